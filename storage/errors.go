@@ -1,0 +1,56 @@
+package storage
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+)
+
+// Sentinels that callers decide on. Options a store cannot honour are
+// errors.ErrUnsupported.
+var (
+	ErrNotExist       = fmt.Errorf("no such object: %w", fs.ErrNotExist)
+	ErrBucketNotExist = fmt.Errorf("no such bucket: %w", fs.ErrNotExist)
+	ErrExist          = fmt.Errorf("object exists: %w", fs.ErrExist)
+	ErrPermission     = fmt.Errorf("permission denied: %w", fs.ErrPermission)
+	ErrCredentials    = errors.New("credentials missing or refused")
+	ErrLocked         = errors.New("protected by retention or hold")
+	ErrRange          = errors.New("offset beyond the end of the object")
+	ErrIntegrity      = errors.New("content differs from its checksum")
+	ErrUnavailable    = errors.New("store unavailable")
+	ErrUnknownOutcome = errors.New("outcome unknown")
+	ErrStalled        = errors.New("store accepts no data")
+)
+
+// Error is a failed operation on a bucket.
+type Error struct {
+	Op   string // the method in lower case: "put", "open", ...
+	Key  string // "" when the bucket itself is meant
+	Kind error  // one of the sentinels, nil when none fits
+	Err  error  // the SDK's or system's own error
+}
+
+func (e *Error) Error() string {
+	s := e.Op
+	if e.Key != "" {
+		s += " " + e.Key
+	}
+	switch {
+	case e.Kind == nil:
+		return s + ": " + e.Err.Error()
+	case e.Err == nil || errors.Is(e.Err, e.Kind):
+		return s + ": " + e.Kind.Error()
+	}
+	return s + ": " + e.Kind.Error() + ": " + e.Err.Error()
+}
+
+// Unwrap gives both the sentinel and the cause.
+func (e *Error) Unwrap() []error {
+	var all []error
+	for _, err := range []error{e.Kind, e.Err} {
+		if err != nil {
+			all = append(all, err)
+		}
+	}
+	return all
+}
