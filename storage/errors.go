@@ -20,6 +20,7 @@ var (
 	ErrUnavailable    = errors.New("store unavailable")
 	ErrUnknownOutcome = errors.New("outcome unknown")
 	ErrStalled        = errors.New("store accepts no data")
+	ErrInvalidKey     = fmt.Errorf("invalid key: %w", fs.ErrInvalid)
 )
 
 // Error is a failed operation on a bucket.
