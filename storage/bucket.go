@@ -18,7 +18,9 @@ type Bucket interface {
 	// nothing else. Any other read error, a wrapped EOF and
 	// io.ErrUnexpectedEOF included, and the end of ctx leave nothing visible;
 	// what was uploaded is removed under a fresh bounded context, the cause
-	// stays reachable through errors.Is, and a failed removal is joined to it.
+	// (context.Cause(ctx) for the end of ctx) stays reachable through errors.Is,
+	// and a failed removal is joined to it. A source's error gets no Kind: it
+	// is not the store's.
 	//
 	// The creating request, with retention, hold, tags and metadata, is sent
 	// before the first Read where the store has such a request; options the
@@ -26,7 +28,8 @@ type Bucket interface {
 	// never closes, seeks or type-asserts r, and reads it from one goroutine
 	// at a time, never after Put has returned.
 	//
-	// An existing key is ErrExist and stays untouched. When the reply to the
+	// A key that CheckKey refuses is ErrInvalidKey, here as in Open, Stat and
+	// Delete. An existing key is ErrExist and stays untouched. When the reply to the
 	// completing request is lost, Put finds out by Stat (upload token, size,
 	// checksum); if that is denied it repeats the completion, and if the
 	// outcome stays unknown the error is ErrUnknownOutcome.
@@ -113,7 +116,7 @@ type Progress struct {
 // OpenOptions choose what Open reads.
 type OpenOptions struct {
 	Version string // "" is the newest
-	Offset  int64  // from the start; beyond the end is ErrRange
+	Offset  int64  // from the start; at or beyond the end is ErrRange, but 0 always works
 	Length  int64  // 0 reads to the end; more than there is reads to the end
 }
 

@@ -1,0 +1,3 @@
+package storagetest
+
+func errorChecks() []check { return nil }

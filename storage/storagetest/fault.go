@@ -1,0 +1,3 @@
+package storagetest
+
+func faultChecks() []check { return nil }

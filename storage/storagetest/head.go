@@ -1,0 +1,3 @@
+package storagetest
+
+func headChecks() []check { return nil }
