@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"strings"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/pgstow/pgstow/storage"
+)
+
+// opener opens the bucket that a URL names.
+type opener func(ctx context.Context, log *slog.Logger) (storage.Bucket, error)
+
+// driver takes a URL of its scheme apart. The prefix is "" or ends in "/".
+type driver func(raw string) (open opener, prefix string, err error)
+
+// drivers has one entry per URL scheme: the only place that knows them all.
+var drivers = map[string]driver{}
+
+const bucketForms = "want s3://bucket/prefix, gs://bucket/prefix or file:///dir"
+
+// bucketURL names a bucket and a prefix in it.
+type bucketURL struct {
+	name   string // the URL without parameters, ends in "/"
+	prefix string
+	opener opener
+}
+
+func bucketOf(c *cli.Context) (bucketURL, error) {
+	text := c.String(flagBucket)
+	if text == "" {
+		return bucketURL{}, usagef("%s: which bucket? Give --bucket (or --to, --from) or set PGSTOW_BUCKET", c.Command.Name)
+	}
+	return parseBucketURL(text)
+}
+
+// parseBucketURL never repeats text in an error: credentials may stand in it.
+func parseBucketURL(text string) (bucketURL, error) {
+	u, err := url.Parse(text)
+	if err != nil {
+		return bucketURL{}, usagef("bucket: not a URL; %s", bucketForms)
+	}
+	if u.User != nil {
+		return bucketURL{}, usagef("bucket: credentials have no place in a bucket URL; the store's own sign-in is used (AWS_PROFILE, a role, GOOGLE_APPLICATION_CREDENTIALS)")
+	}
+	parse, ok := drivers[u.Scheme]
+	if !ok {
+		return bucketURL{}, usagef("bucket: no store has the scheme %q; %s", u.Scheme, bucketForms)
+	}
+	open, prefix, err := parse(text)
+	if err != nil {
+		return bucketURL{}, usagef("bucket: %w", err)
+	}
+	name := url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimSuffix(u.Path, "/") + "/"}
+	return bucketURL{name: name.String(), prefix: prefix, opener: open}, nil
+}
+
+func (b bucketURL) open(ctx context.Context, log *slog.Logger) (storage.Bucket, error) {
+	bucket, err := b.opener(ctx, log)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", b, err)
+	}
+	return storage.Prefixed(bucket, b.prefix), nil
+}
+
+func (b bucketURL) String() string { return b.name }
+
+// key is the full URL of an object.
+func (b bucketURL) key(key string) string { return b.name + key }

@@ -1,0 +1,179 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"strings"
+	"syscall"
+
+	"github.com/pgstow/pgstow/archiver"
+	"github.com/pgstow/pgstow/dumper"
+	"github.com/pgstow/pgstow/storage"
+)
+
+// Exit codes. They are an interface: a code never changes its meaning.
+const (
+	exitOK        = 0
+	exitOther     = 1
+	exitUsage     = 2
+	exitDatabase  = 10
+	exitStorage   = 11
+	exitNotFound  = 12
+	exitRefused   = 13
+	exitIntegrity = 14
+	exitSignal    = 128 // plus the signal's number
+)
+
+// exitCodes is what help tells of them; always marks those of every command.
+var exitCodes = []struct {
+	code    int
+	always  bool
+	meaning string
+}{
+	{exitOK, true, "done, and committed where something was to be stored"},
+	{exitOther, true, "failed for a reason that has no code of its own"},
+	{exitUsage, true, "usage or configuration: nothing was done"},
+	{exitDatabase, false, "source or target database: connection, version, pooler, pg_dump, pg_restore"},
+	{exitStorage, false, "storage unreachable or denied, or the outcome is unknown"},
+	{exitNotFound, false, "no such archive or bucket"},
+	{exitRefused, false, "refused by retention, a hold or an existing object"},
+	{exitIntegrity, false, "integrity: checksum, truncation, missing object"},
+	{exitSignal + int(syscall.SIGINT), true, "interrupted (SIGINT) and cleanly aborted"},
+	{exitSignal + int(syscall.SIGTERM), true, "terminated (SIGTERM) and cleanly aborted"},
+}
+
+// usageError is a mistake in the command line.
+type usageError struct{ err error }
+
+func (e usageError) Error() string { return e.err.Error() }
+func (e usageError) Unwrap() error { return e.err }
+
+func usagef(format string, args ...any) error {
+	return usageError{fmt.Errorf(format, args...)}
+}
+
+// interrupt is the cause of a context that a signal ended.
+type interrupt struct{ signal syscall.Signal }
+
+func (i interrupt) Error() string {
+	switch i.signal {
+	case syscall.SIGINT:
+		return "interrupted"
+	case syscall.SIGTERM:
+		return "terminated"
+	}
+	return "ended by signal " + i.signal.String()
+}
+
+// Is makes an interrupt a cancellation, which it is to every library.
+func (interrupt) Is(target error) bool { return target == context.Canceled }
+
+// exitCode is the one place where errors become exit codes.
+func exitCode(ctx context.Context, err error) int {
+	var (
+		signal   interrupt
+		usage    usageError
+		leftover *archiver.LeftoverError
+		store    *storage.Error
+	)
+	is := func(targets ...error) bool {
+		for _, t := range targets {
+			if errors.Is(err, t) {
+				return true
+			}
+		}
+		return false
+	}
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(context.Cause(ctx), &signal):
+		if errors.As(err, &leftover) {
+			return exitStorage // not a clean abort
+		}
+		return exitSignal + int(signal.signal)
+	case errors.As(err, &usage), is(archiver.ErrUsage, archiver.ErrAmbiguous, archiver.ErrFormat,
+		dumper.ErrConnInfo, dumper.ErrUsage, errors.ErrUnsupported):
+		return exitUsage
+	case is(archiver.ErrIntegrity, storage.ErrIntegrity):
+		return exitIntegrity
+	case is(archiver.ErrNoArchive, storage.ErrBucketNotExist):
+		return exitNotFound
+	case is(storage.ErrLocked, storage.ErrExist):
+		return exitRefused
+	case errors.As(err, &store), is(storage.ErrUnavailable, storage.ErrPermission, storage.ErrCredentials,
+		storage.ErrUnknownOutcome, storage.ErrStalled):
+		return exitStorage
+	case is(dumper.ErrConnect, dumper.ErrPooler, dumper.ErrVersion, dumper.ErrDump, dumper.ErrRestore,
+		dumper.ErrPreflight, dumper.ErrTargetInUse):
+		return exitDatabase
+	}
+	return exitOther
+}
+
+// hints say what to do now. The first that fits is used; errors that name
+// their own cure have none here.
+var hints = []struct {
+	err  error
+	hint string
+}{
+	{storage.ErrCredentials, "see the store's own sign-in: AWS_PROFILE, AWS_ACCESS_KEY_ID or a role for s3://, `gcloud auth application-default login` or GOOGLE_APPLICATION_CREDENTIALS for gs://"},
+	{storage.ErrPermission, "`pgstow doctor --to` shows what these credentials may do"},
+	{storage.ErrBucketNotExist, "pgstow creates no buckets: check the name, the region and the endpoint"},
+	{storage.ErrUnknownOutcome, "nothing was committed; run it again, and `pgstow cleanup` later"},
+	{storage.ErrStalled, "pg_dump was ended so that no snapshot stays open; run it again, or raise --stall-timeout"},
+	{storage.ErrUnavailable, "check the network and the endpoint, then run it again"},
+	{archiver.ErrNoArchive, "`pgstow list` shows what there is"},
+	{archiver.ErrAmbiguous, "give more characters of the id, or --name"},
+	{archiver.ErrFormat, "use that version or a later one"},
+	{archiver.ErrIntegrity, "do not rely on this archive: take another one, and keep this one for an inquiry"},
+	{dumper.ErrPooler, "connect to the database directly, or give --allow-pooler if you know better"},
+	{dumper.ErrTargetInUse, "restore into an empty database, or choose --clean --if-exists or --into-nonempty"},
+	{fs.ErrPermission, ""},
+}
+
+func hint(err error) string {
+	for _, h := range hints {
+		if errors.Is(err, h.err) {
+			return h.hint
+		}
+	}
+	return ""
+}
+
+// reportError writes the one line that ends a failed run.
+func (rt *runtime) reportError(ctx context.Context, err error, code int) {
+	text := oneLine(err.Error())
+	var signal interrupt
+	interrupted := code > exitSignal && errors.As(context.Cause(ctx), &signal)
+	if interrupted {
+		text = signal.Error() + ": aborted cleanly, nothing was committed"
+	}
+	var usage usageError
+	if h := hint(err); h != "" && !interrupted {
+		text += "; " + h
+	} else if errors.As(err, &usage) && !strings.Contains(text, ";") {
+		text += "; see pgstow --help"
+	}
+	if rt.logJSON {
+		rt.log.LogAttrs(context.WithoutCancel(ctx), slog.LevelError, text, slog.Int("exit_code", code))
+		return
+	}
+	fmt.Fprintf(rt.err, "pgstow: %s\n", text)
+}
+
+// oneLine folds an error's text: joined errors come on lines of their own,
+// SDKs dump requests over several.
+func oneLine(text string) string {
+	var parts []string
+	for line := range strings.Lines(text) {
+		line = strings.Join(strings.Fields(line), " ")
+		if line != "" && (len(parts) == 0 || parts[len(parts)-1] != line) {
+			parts = append(parts, line)
+		}
+	}
+	return strings.Join(parts, "; ")
+}

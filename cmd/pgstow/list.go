@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/pgstow/pgstow/archiver"
+)
+
+func listCommand(rt *runtime) *command {
+	return &command{
+		manual: manual{
+			usage: []string{"list --from BUCKET [--name LABEL] [--long] [--incomplete] [--json]"},
+			text: `
+One listing of the bucket, oldest archive first; manifests are read with --long only. Times are UTC.`,
+			examples: []example{
+				{"All archives:", "pgstow list --from 's3://acme-archives/pg/?region=eu-central-1'"},
+				{"The newest id of a label, for a script:",
+					"pgstow list --from gs://acme-archives/pg/ --name orders --json | jq -r '.[-1].id'"},
+				{"What failed runs left behind:", "pgstow list --from gs://acme-archives/pg/ --incomplete"},
+			},
+			exits: []int{exitStorage, exitNotFound},
+		},
+		Command: &cli.Command{
+			Name:  "list",
+			Usage: "list the archives in a bucket",
+			Flags: []cli.Flag{
+				bucketFlag("from"),
+				nameFlag("only this `LABEL`"),
+				&cli.BoolFlag{Name: "long", Usage: "read the manifests: database, server, contents, key"},
+				&cli.BoolFlag{Name: "incomplete", Usage: "what has no manifest, instead of the archives"},
+				jsonFlag(),
+			},
+			Action: func(c *cli.Context) error {
+				if err := noArguments(c); err != nil {
+					return err
+				}
+				bucket, err := bucketOf(c)
+				if err != nil {
+					return err
+				}
+				l := list{
+					bucket: bucket, long: c.Bool("long"), json: c.Bool(flagJSON),
+					opts: archiver.ListOptions{Name: c.String(flagName), Incomplete: c.Bool("incomplete"), Log: rt.log},
+				}
+				return l.run(c.Context, rt)
+			},
+		},
+	}
+}
+
+// list is one parsed "pgstow list".
+type list struct {
+	bucket     bucketURL
+	opts       archiver.ListOptions
+	long, json bool
+}
+
+func (l list) run(ctx context.Context, rt *runtime) error {
+	bucket, err := l.bucket.open(ctx, rt.log)
+	if err != nil {
+		return err
+	}
+	defer bucket.Close()
+	entries, err := archiver.List(ctx, bucket, l.opts)
+	if err == nil && l.long && !l.opts.Incomplete {
+		err = archiver.LoadManifests(ctx, bucket, entries)
+	}
+	if err != nil {
+		return fmt.Errorf("list %s: %w", l.bucket, err)
+	}
+	switch {
+	case l.json:
+		if entries == nil {
+			entries = []archiver.Entry{} // [] rather than null
+		}
+		return printJSON(rt.out, entries)
+	case len(entries) == 0:
+		fmt.Fprintf(rt.err, "pgstow: no %s in %s\n", l.noun(), l.bucket)
+		return nil
+	case l.opts.Incomplete:
+		return l.printIncomplete(rt, entries)
+	case l.long:
+		return l.printLong(rt, entries)
+	}
+	return l.print(rt, entries)
+}
+
+func (l list) noun() string {
+	noun := "archives"
+	if l.opts.Incomplete {
+		noun = "incomplete archives"
+	}
+	if l.opts.Name != "" {
+		noun += " named " + l.opts.Name
+	}
+	return noun
+}
+
+// labelWidth lets a row fit 80 columns; --long and --json have whole labels.
+const labelWidth = 26
+
+func (l list) print(rt *runtime, entries []archiver.Entry) error {
+	now := time.Now()
+	t := newTable(rt.out)
+	t.row("ID", "TIME", "LABEL", "SIZE", "AGE")
+	for _, e := range entries {
+		t.row(e.ID, utc(e.Time), shorten(e.Label, labelWidth), size(e.DumpSize), age(e.Time, now))
+	}
+	return t.flush()
+}
+
+func (l list) printLong(rt *runtime, entries []archiver.Entry) error {
+	now := time.Now()
+	t := newTable(rt.out)
+	t.row("ID", "TIME", "LABEL", "SIZE", "AGE", "DATABASE", "SERVER", "CONTENTS", "KEY")
+	for _, e := range entries {
+		database, server, holds := "?", "?", e.ManifestError
+		if m := e.Manifest; m != nil {
+			server, _, _ = strings.Cut(m.Source.ServerVersion, " ")
+			database, holds = m.Source.Database, contents(m.Totals)
+		}
+		t.row(e.ID, utc(e.Time), e.Label, size(e.DumpSize), age(e.Time, now), database, server, oneLine(holds), e.Key)
+	}
+	return t.flush()
+}
+
+func (l list) printIncomplete(rt *runtime, entries []archiver.Entry) error {
+	now := time.Now()
+	t := newTable(rt.out)
+	t.row("ID", "TIME", "LABEL", "SIZE", "AGE", "OBJECTS")
+	for _, e := range entries {
+		var total int64
+		names := make([]string, len(e.Objects))
+		for i, o := range e.Objects {
+			total += o.Size
+			names[i] = o.Name
+		}
+		t.row(e.ID, utc(e.Time), e.Label, size(total), age(e.Time, now), strings.Join(names, " "))
+	}
+	return t.flush()
+}

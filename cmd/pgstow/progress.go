@@ -1,0 +1,164 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"golang.org/x/term"
+
+	"github.com/pgstow/pgstow/archiver"
+)
+
+type progressMode string
+
+const (
+	progressAuto  progressMode = "auto"
+	progressPlain progressMode = "plain"
+	progressNone  progressMode = "none"
+)
+
+const (
+	plainInterval = 30 * time.Second
+	lineInterval  = 200 * time.Millisecond
+)
+
+// meter shows how far a run has come: a line on a terminal, else a log record
+// every 30 seconds.
+type meter struct {
+	what  string
+	log   *slog.Logger
+	line  *statusLine // nil unless on a terminal
+	start time.Time
+	done  chan struct{}
+	once  sync.Once
+	ended sync.WaitGroup
+
+	mu   sync.Mutex
+	last archiver.Progress
+}
+
+// startMeter returns a meter that reports until stop is called.
+func (rt *runtime) startMeter(what string) *meter {
+	m := &meter{what: what, log: rt.log, start: time.Now(), done: make(chan struct{})}
+	interval := plainInterval
+	switch rt.progress {
+	case progressNone:
+		return m
+	case progressAuto:
+		m.line, interval = rt.status, lineInterval
+	}
+	m.ended.Go(func() {
+		tick := time.NewTicker(interval)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				m.show()
+			case <-m.done:
+				return
+			}
+		}
+	})
+	return m
+}
+
+// report takes the newest state; it is cheap.
+func (m *meter) report(p archiver.Progress) {
+	m.mu.Lock()
+	m.last = p
+	m.mu.Unlock()
+}
+
+// stop ends the reports and removes the line; idempotent.
+func (m *meter) stop() {
+	m.once.Do(func() { close(m.done) })
+	m.ended.Wait()
+	if m.line != nil {
+		m.line.set("")
+	}
+}
+
+func (m *meter) show() {
+	m.mu.Lock()
+	p := m.last
+	m.mu.Unlock()
+	elapsed := time.Since(m.start)
+	if m.line != nil {
+		m.line.set(progressText(m.what, p, elapsed))
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("phase", string(p.Phase)), slog.Int64("bytes", p.Bytes),
+		slog.Duration("elapsed", elapsed.Round(time.Second)),
+	}
+	if p.Acknowledged > 0 {
+		attrs = append(attrs, slog.Int64("acknowledged", p.Acknowledged))
+	}
+	if p.Total > 0 {
+		attrs = append(attrs, slog.Int64("total", p.Total), slog.Bool("estimated", p.Estimated))
+	}
+	m.log.LogAttrs(context.Background(), slog.LevelInfo, m.what, attrs...)
+}
+
+func progressText(what string, p archiver.Progress, elapsed time.Duration) string {
+	s := fmt.Sprintf("%s %s", what, p.Phase)
+	if p.Bytes > 0 {
+		s += "  " + size(p.Bytes)
+		switch {
+		case p.Total > 0 && p.Estimated:
+			s += " of about " + size(p.Total)
+		case p.Total > 0:
+			s += fmt.Sprintf(" of %s (%d%%)", size(p.Total), 100*min(p.Bytes, p.Total)/p.Total)
+		}
+		if seconds := elapsed.Seconds(); seconds >= 1 {
+			s += fmt.Sprintf("  %s/s", size(int64(float64(p.Bytes)/seconds)))
+		}
+		if p.Acknowledged > 0 {
+			s += "  stored " + size(p.Acknowledged)
+		}
+	}
+	return s + "  " + elapsed.Round(time.Second).String()
+}
+
+// statusLine keeps one changing line below all that is written to a terminal.
+type statusLine struct {
+	mu   sync.Mutex
+	term *os.File
+	text string
+}
+
+var _ io.Writer = (*statusLine)(nil)
+
+const clearLine = "\r\x1b[K"
+
+// Write puts p above the line.
+func (s *statusLine) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.text == "" {
+		return s.term.Write(p)
+	}
+	_, _ = io.WriteString(s.term, clearLine)
+	n, err := s.term.Write(p)
+	_, _ = io.WriteString(s.term, s.text)
+	return n, err
+}
+
+// set replaces the line, "" removes it.
+func (s *statusLine) set(text string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if width, _, err := term.GetSize(int(s.term.Fd())); err == nil && width > 1 {
+		text = shorten(text, width-1)
+	}
+	if text == s.text {
+		return
+	}
+	s.text = text
+	_, _ = io.WriteString(s.term, clearLine+text)
+}

@@ -1,0 +1,243 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/urfave/cli/v2"
+
+	"github.com/pgstow/pgstow/archiver"
+	"github.com/pgstow/pgstow/dumper"
+)
+
+const flagOutput = "output"
+
+func restoreCommand(rt *runtime) *command {
+	flags := slices.Concat(
+		[]cli.Flag{
+			bucketFlag("from"),
+			dbFlag("`URL` or keyword string of the target database, which exists already unless --create"),
+			nameFlag("`LABEL` under which latest or a time is looked up"),
+		},
+		restoreFlags(),
+		[]cli.Flag{
+			&cli.StringFlag{Name: flagOutput, Usage: "write the plain archive to `FILE`, or - for stdout, instead of restoring it"},
+			pgBinFlag(), jsonFlag(),
+		})
+	return &command{
+		manual: manual{
+			usage: []string{
+				"restore --from BUCKET ARCHIVE --db URL [options] [-- pg_restore options]",
+				"restore --from BUCKET ARCHIVE --output FILE",
+			},
+			client: "pg_restore",
+			text: `
+ARCHIVE is an id, the start of one, "latest" (with --name), or a time such as 2026-11-22, which means the newest archive at or before it.
+
+The archive is streamed, nothing is staged on local disk. Manifest, index and head are checked before pg_restore gets a byte, and the last bytes of each table are held back until its hash matches. Before any SQL runs, what the target lacks is listed with the option that cures it. The restore stops at the first error unless --keep-going.
+
+Options behind "--" go to pg_restore.`,
+			examples: []example{
+				{"The newest archive of a label into an empty database:",
+					"export PGSTOW_BUCKET='s3://acme-archives/pg/?region=eu-central-1'\n" +
+						"pgstow restore latest --name orders --db service=scratch"},
+				{"Into a provider that has other roles than the source:",
+					"pgstow restore --from gs://acme-archives/pg/ k7m2q9xd --db service=neon \\\n" +
+						"    --no-owner --no-privileges"},
+				{"One table, replacing the one that is there:",
+					"pgstow restore k7m2q9xd --db service=orders --table public.items \\\n" +
+						"    --clean --if-exists"},
+				{"Only the file, for pg_restore:",
+					"pgstow restore k7m2q9xd --output orders.dump && pg_restore --list orders.dump"},
+			},
+			exits: []int{exitDatabase, exitStorage, exitNotFound, exitIntegrity},
+		},
+		Command: &cli.Command{
+			Name:  "restore",
+			Usage: "stream an archive back into a database or a file",
+			Flags: flags,
+			Action: func(c *cli.Context) error {
+				r, err := newRestore(c, rt)
+				if err != nil {
+					return err
+				}
+				return r.run(c.Context, rt)
+			},
+		},
+	}
+}
+
+// restore is one parsed "pgstow restore".
+type restore struct {
+	bucket bucketURL
+	opts   archiver.RestoreOptions
+	output string // file or "-", "" for a database
+	json   bool
+}
+
+func newRestore(c *cli.Context, rt *runtime) (*restore, error) {
+	ref, err := archiveArgument(c)
+	if err != nil {
+		return nil, err
+	}
+	bucket, err := bucketOf(c)
+	if err != nil {
+		return nil, err
+	}
+	r := &restore{
+		bucket: bucket, output: c.String(flagOutput), json: c.Bool(flagJSON),
+		opts: archiver.RestoreOptions{Ref: ref, Name: c.String(flagName), Log: rt.log},
+	}
+	if c.IsSet(flagOutput) {
+		return r, r.checkOutput(c, rt)
+	}
+	if r.opts.Conn, err = rt.targetConn(c, flagDB, "PGSTOW_DB"); err != nil {
+		return nil, err
+	}
+	if r.opts.Restore, err = rt.restoreOptions(c); err != nil {
+		return nil, err
+	}
+	r.opts.PGBin = c.String(flagPGBin)
+	r.opts.Globals, r.opts.IntoNonempty = c.Bool("globals"), c.Bool("into-nonempty")
+	return r, nil
+}
+
+// checkOutput refuses what means nothing to a file. PGSTOW_DB may be set.
+func (r *restore) checkOutput(c *cli.Context, rt *runtime) error {
+	for _, f := range slices.Concat(restoreFlags(), []cli.Flag{dbFlag(""), pgBinFlag()}) {
+		if name := f.Names()[0]; rt.line.typed[name] {
+			return usagef("restore: --output writes the whole archive as it is stored, --%s has no place there", name)
+		}
+	}
+	switch {
+	case len(rt.line.passthrough) > 0:
+		return usagef("restore: --output runs no pg_restore, its options have no place there")
+	case r.output == "":
+		return usagef("restore: --output needs a file, or - for stdout")
+	case r.output == "-" && r.json:
+		return usagef("restore: --output - and --json both want stdout")
+	case r.output == "-" && isTerminal(rt.out):
+		return usagef("restore: an archive is binary: send stdout to a file or a program, or name a file")
+	}
+	if info, err := os.Stat(r.output); r.output != "-" && err == nil && info.IsDir() {
+		return usagef("restore: --output %s is a directory", r.output)
+	}
+	return nil
+}
+
+func (r *restore) run(ctx context.Context, rt *runtime) error {
+	bucket, err := r.bucket.open(ctx, rt.log)
+	if err != nil {
+		return err
+	}
+	defer bucket.Close()
+	meter := rt.startMeter("restore")
+	defer meter.stop()
+	opts := r.opts
+	opts.Bucket, opts.Progress = bucket, meter.report
+
+	var result *archiver.RestoreResult
+	switch r.output {
+	case "":
+		result, err = archiver.Restore(ctx, opts)
+	case "-":
+		opts.Output = rt.out
+		result, err = archiver.Restore(ctx, opts)
+	default:
+		err = writeFile(r.output, func(f *os.File) error {
+			opts.Output = f
+			result, err = archiver.Restore(ctx, opts)
+			return err
+		})
+	}
+	meter.stop()
+	if err != nil {
+		rt.explainLacks(err)
+		return fmt.Errorf("restore %s from %s: %w", opts.Ref, r.bucket, err)
+	}
+	if err := r.print(rt, result); err != nil {
+		return err
+	}
+	return leftErrors(rt, result.Errors)
+}
+
+func (r *restore) print(rt *runtime, result *archiver.RestoreResult) error {
+	if r.json {
+		return printJSON(rt.out, result)
+	}
+	if r.output == "-" {
+		return nil
+	}
+	m := result.Manifest
+	t := newTable(rt.out)
+	t.row("id", m.ID)
+	t.row("label", m.Label)
+	t.row("archived", utc(m.Started))
+	t.row("dump", fmt.Sprintf("%s, %s", size(result.Bytes), contents(m.Totals)))
+	if r.output != "" {
+		t.row("file", r.output)
+		return t.flush()
+	}
+	t.row("restored to", result.Target)
+	printGlobals(t, result.Globals)
+	return t.flush()
+}
+
+func printGlobals(t table, g *dumper.GlobalsResult) {
+	if g != nil {
+		t.row("globals", fmt.Sprintf("%d statements run, %d skipped", g.Executed, len(g.Skipped)))
+	}
+}
+
+// explainLacks prints what a target lacks, one line each; the error's own line
+// only counts them.
+func (rt *runtime) explainLacks(err error) {
+	var lacks *archiver.LacksError
+	if !errors.As(err, &lacks) {
+		return
+	}
+	for _, line := range lacks.Lines() {
+		rt.log.Error(oneLine(line))
+	}
+}
+
+// leftErrors makes a restore that kept going over errors a failed one.
+func leftErrors(rt *runtime, list []string) error {
+	if len(list) == 0 {
+		return nil
+	}
+	for _, line := range list {
+		rt.log.Error(oneLine(line))
+	}
+	return fmt.Errorf("%w: %s passed over by --keep-going", dumper.ErrRestore, counted(len(list), "error"))
+}
+
+// writeFile creates path when write succeeded, and not before: what stands
+// under that name is whole. Devices and pipes cannot be replaced and are
+// written directly.
+func writeFile(path string, write func(*os.File) error) (err error) {
+	if info, err := os.Stat(path); err == nil && !info.Mode().IsRegular() {
+		f, err := os.OpenFile(path, os.O_WRONLY, 0)
+		if err != nil {
+			return err
+		}
+		return errors.Join(write(f), f.Close())
+	}
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*.partial")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	if err := errors.Join(write(f), f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(f.Name(), path)
+}
