@@ -31,7 +31,11 @@ type runtime struct {
 // pgstow but the process: it neither exits nor handles signals.
 func run(ctx context.Context, argv []string, con console) int {
 	rt := &runtime{console: con, log: slog.New(slog.DiscardHandler)}
+	quiet := context.AfterFunc(ctx, func() {
+		rt.log.Warn(context.Cause(ctx).Error() + ": aborting cleanly; a second signal kills")
+	})
 	err := dispatch(ctx, argv, rt)
+	quiet()
 	code := exitCode(ctx, err)
 	if err != nil {
 		rt.reportError(ctx, err, code)
@@ -42,10 +46,10 @@ func run(ctx context.Context, argv []string, con console) int {
 func dispatch(ctx context.Context, argv []string, rt *runtime) error {
 	prog := newProgram(rt)
 	line, err := permute(prog, argv)
+	rt.line = line
 	if err != nil {
 		return err
 	}
-	rt.line = line
 	return prog.RunContext(ctx, line.args)
 }
 

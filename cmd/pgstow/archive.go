@@ -96,7 +96,7 @@ func newArchive(c *cli.Context, rt *runtime) (*archive, error) {
 			Conn: conn, Name: c.String(flagName), NoGlobals: c.Bool("no-globals"),
 			PGBin: c.String(flagPGBin), AllowPooler: c.Bool(flagPooler),
 			StallTimeout: stall, DumpArgs: rt.line.passthrough,
-			Pgstow: version(), Log: rt.log,
+			Pgstow: buildInfo().Version, Log: rt.log,
 		},
 	}, nil
 }

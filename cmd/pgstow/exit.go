@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
 	"strings"
 	"syscall"
@@ -114,31 +113,42 @@ func exitCode(ctx context.Context, err error) int {
 	return exitOther
 }
 
-// hints say what to do now. The first that fits is used; errors that name
-// their own cure have none here.
+// hints say what to do now; the first that fits is used. An error that names
+// its own cure does so behind a semicolon, and gets none here.
 var hints = []struct {
 	err  error
 	hint string
 }{
-	{storage.ErrCredentials, "see the store's own sign-in: AWS_PROFILE, AWS_ACCESS_KEY_ID or a role for s3://, `gcloud auth application-default login` or GOOGLE_APPLICATION_CREDENTIALS for gs://"},
-	{storage.ErrPermission, "`pgstow doctor --to` shows what these credentials may do"},
-	{storage.ErrBucketNotExist, "pgstow creates no buckets: check the name, the region and the endpoint"},
-	{storage.ErrUnknownOutcome, "nothing was committed; run it again, and `pgstow cleanup` later"},
-	{storage.ErrStalled, "pg_dump was ended so that no snapshot stays open; run it again, or raise --stall-timeout"},
+	{storage.ErrCredentials, "sign in with the store's own means: AWS_PROFILE or a role for s3://, `gcloud auth application-default login` for gs://"},
+	{storage.ErrPermission, "`pgstow doctor --to BUCKET` shows what these credentials may do"},
+	{storage.ErrBucketNotExist, "pgstow creates no buckets: check name, region and endpoint"},
+	{storage.ErrUnknownOutcome, "`pgstow list` shows whether it was committed"},
+	{storage.ErrStalled, "pg_dump was ended so that no snapshot stays open: check the store, then run it again"},
 	{storage.ErrUnavailable, "check the network and the endpoint, then run it again"},
 	{archiver.ErrNoArchive, "`pgstow list` shows what there is"},
 	{archiver.ErrAmbiguous, "give more characters of the id, or --name"},
-	{archiver.ErrFormat, "use that version or a later one"},
-	{archiver.ErrIntegrity, "do not rely on this archive: take another one, and keep this one for an inquiry"},
+	{archiver.ErrFormat, "read it with that version or a later one"},
+	{archiver.ErrIntegrity, "do not rely on this archive: make another one, and keep this one for an inquiry"},
 	{dumper.ErrPooler, "connect to the database directly, or give --allow-pooler if you know better"},
+	{dumper.ErrVersion, "install the client programs of the server's major version, or name them with --pg-bin"},
 	{dumper.ErrTargetInUse, "restore into an empty database, or choose --clean --if-exists or --into-nonempty"},
-	{fs.ErrPermission, ""},
+	{dumper.ErrConnect, "check host, port, user and password; `pgstow doctor --db URL` looks closer"},
 }
 
-func hint(err error) string {
+// advice completes the one line that text is.
+func (rt *runtime) advice(err error, text string) string {
+	var usage usageError
+	switch {
+	case strings.Contains(text, "; "):
+		return ""
+	case errors.As(err, &usage) && rt.line.command != "":
+		return "; see `pgstow " + rt.line.command + " --help`"
+	case errors.As(err, &usage):
+		return "; see `pgstow --help`"
+	}
 	for _, h := range hints {
 		if errors.Is(err, h.err) {
-			return h.hint
+			return "; " + h.hint
 		}
 	}
 	return ""
@@ -148,15 +158,10 @@ func hint(err error) string {
 func (rt *runtime) reportError(ctx context.Context, err error, code int) {
 	text := oneLine(err.Error())
 	var signal interrupt
-	interrupted := code > exitSignal && errors.As(context.Cause(ctx), &signal)
-	if interrupted {
-		text = signal.Error() + ": aborted cleanly, nothing was committed"
-	}
-	var usage usageError
-	if h := hint(err); h != "" && !interrupted {
-		text += "; " + h
-	} else if errors.As(err, &usage) && !strings.Contains(text, ";") {
-		text += "; see pgstow --help"
+	if code > exitSignal && errors.As(context.Cause(ctx), &signal) {
+		text = signal.Error() + aftermath(rt.line.command)
+	} else {
+		text += rt.advice(err, text)
 	}
 	if rt.logJSON {
 		rt.log.LogAttrs(context.WithoutCancel(ctx), slog.LevelError, text, slog.Int("exit_code", code))
@@ -176,4 +181,15 @@ func oneLine(text string) string {
 		}
 	}
 	return strings.Join(parts, "; ")
+}
+
+// aftermath says what an interrupted command leaves behind.
+func aftermath(command string) string {
+	switch command {
+	case "archive":
+		return ": aborted cleanly, nothing was stored"
+	case "restore", "clone":
+		return ": aborted cleanly, but the target may hold what was restored so far"
+	}
+	return ""
 }

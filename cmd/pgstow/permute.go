@@ -13,7 +13,8 @@ import (
 type commandLine struct {
 	// args starts with the program's name, has every flag as --name=value in
 	// front of the arguments, and the arguments behind a "--".
-	args []string
+	args    []string
+	command string // "" when none was found
 	// passthrough are the options behind "--", for pg_dump or pg_restore.
 	passthrough []string
 	// typed holds the primary names of the flags that stood in argv, as
@@ -27,10 +28,13 @@ type commandLine struct {
 func permute(prog *program, argv []string) (commandLine, error) {
 	p := permuter{prog: prog, typed: map[string]bool{}}
 	rest, help, err := p.sort(argv[1:])
-	if err != nil {
-		return commandLine{}, err
-	}
 	line := commandLine{typed: p.typed}
+	if p.command != nil {
+		line.command = p.command.Name
+	}
+	if err != nil {
+		return line, err
+	}
 	line.args = append(line.args, argv[0])
 	line.args = append(line.args, p.global...)
 	if p.command == nil {

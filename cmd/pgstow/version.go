@@ -7,8 +7,8 @@ import (
 	"github.com/urfave/cli/v2"
 )
 
-// release is set by the linker in release builds.
-var release string
+// version is set by the linker, see the Makefile.
+var version string
 
 func versionCommand(rt *runtime) *command {
 	return &command{
@@ -45,7 +45,7 @@ type build struct {
 }
 
 func buildInfo() build {
-	b := build{Version: release}
+	b := build{Version: version}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return b
@@ -74,5 +74,3 @@ func buildInfo() build {
 	}
 	return b
 }
-
-func version() string { return buildInfo().Version }
