@@ -193,6 +193,9 @@ func (h *Home) startReady(ctx context.Context, next func() (command, error), rea
 	return nil, last
 }
 
+// errEnded makes an end with code 0 an error too.
+var errEnded = errors.New("server process ended")
+
 func (p *process) waitReady(ctx context.Context, ready func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, readyTimeout)
 	defer cancel()
@@ -206,7 +209,7 @@ func (p *process) waitReady(ctx context.Context, ready func(context.Context) err
 		}
 		select {
 		case <-p.done:
-			return fmt.Errorf("%s ended while starting (%v); its log:\n%s", name, p.err, logTail(p.log, 0))
+			return fmt.Errorf("start %s: %w; its log:\n%s", name, errors.Join(errEnded, p.err), logTail(p.log, 0))
 		case <-ctx.Done():
 			return fmt.Errorf("%s is not ready (%w): %w; its log:\n%s", name, ctx.Err(), err, logTail(p.log, 0))
 		case <-time.After(pause):

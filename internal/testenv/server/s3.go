@@ -175,7 +175,9 @@ func (s *S3) Env() []string {
 }
 
 // BucketURL is the URL by which pgstow finds a bucket of this server.
-func (s *S3) BucketURL(bucket, prefix string) string { return S3URL(bucket, prefix, s.Endpoint, s.Region) }
+func (s *S3) BucketURL(bucket, prefix string) string {
+	return S3URL(bucket, prefix, s.Endpoint, s.Region)
+}
 
 // S3URL is a bucket's URL at an endpoint, a proxy's for example.
 func S3URL(bucket, prefix, endpoint, region string) string {

@@ -1,0 +1,47 @@
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
+LINT := .tools/bin/golangci-lint
+# How many packages are tested at once; the timeout is for one package.
+TEST_P ?= 2
+TEST_TIMEOUT ?= 10m
+FUZZTIME ?= 60s
+
+export CGO_ENABLED = 0
+
+.PHONY: help build demo test lint fuzz tools clean
+
+help: ## print this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 8
+
+build: ## bin/pgstow, a static binary
+	go build -trimpath -ldflags '-X main.release=$(VERSION)' -o bin/pgstow ./cmd/pgstow
+
+demo: ## archive a sample database into a local S3 server and restore it
+	@internal/testenv/tools.sh demo
+	@$(MAKE) --no-print-directory -s build
+	@go build -o bin/demo ./internal/demo
+	@exec bin/demo
+
+test: tools lint build ## everything CI runs: tools, lint, build and all tests
+	go run ./internal/testenv/runtests -p $(TEST_P) -timeout $(TEST_TIMEOUT) ./...
+
+lint: tools ## import rules, static checks and formatting
+	go vet ./...
+	$(LINT) run
+
+fuzz: ## every fuzz target for FUZZTIME=60s
+	@grep -rlE --include='*_test.go' '^func Fuzz' . | sort | while read -r file; do \
+	  grep -oE '^func Fuzz\w+' "$$file" | sed 's/^func //' | while read -r target; do \
+	    echo "== $$(dirname "$$file") $$target"; \
+	    go test -run '^$$' -fuzz "^$$target$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")"; \
+	  done; \
+	done
+
+tools: ## install what tests, lint and demo need (cached by version)
+	@internal/testenv/tools.sh test
+
+clean: ## remove what was built here; the tools' cache stays
+	rm -rf bin .tools .run
