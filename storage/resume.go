@@ -88,6 +88,11 @@ func (r *resumer) Read(p []byte) (int, error) {
 	if r.err != nil {
 		return 0, r.err
 	}
+	if r.ctx.Err() != nil {
+		r.drop()
+		r.err = r.ended()
+		return 0, r.err
+	}
 	if len(p) == 0 {
 		return 0, nil
 	}

@@ -265,6 +265,9 @@ func (p *memoryPut) end() {
 func (m *Memory) commit(p *memoryPut) (storage.Object, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	if _, there := m.uploads[p.id]; !there {
+		return storage.Object{}, errors.New("the upload was removed meanwhile")
+	}
 	if versions := m.objects[p.key]; len(versions) > 0 && !versions[len(versions)-1].DeleteMarker {
 		return storage.Object{}, memoryError("put", p.key, storage.ErrExist, "it was there first")
 	}

@@ -2,6 +2,7 @@ package storagetest
 
 import (
 	"testing"
+	"time"
 
 	"github.com/pgstow/pgstow/storage"
 )
@@ -19,7 +20,7 @@ func memoryHarness(opts MemoryOptions) Harness {
 		PartSize: part,
 		Want: storage.Capabilities{Versions: opts.Versions, DeferredHead: true, ObjectLock: opts.Lock,
 			LegalHold: opts.Lock, Tags: true, StorageClass: true},
-		Checksum: "CRC32C", Metadata: true, StorageClass: "COLD",
+		Checksum: "CRC32C", Metadata: true, StorageClass: "COLD", StallTimeout: 20 * time.Millisecond,
 		Without: map[Hook]string{
 			HookBadCredentials: "memory asks for none",
 			HookNoBucket:       "memory is always there",
