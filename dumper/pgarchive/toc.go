@@ -45,10 +45,10 @@ func (e *Entry) Label() string {
 	return oneLine(e.Desc.S) + " " + name
 }
 
+var lineBreaks = strings.NewReplacer("\n", " ", "\r", " ")
+
 // oneLine keeps a name from forging lines in lists and logs, as pg_restore does.
-func oneLine(s string) string {
-	return strings.NewReplacer("\n", " ", "\r", " ").Replace(s)
-}
+func oneLine(s string) string { return lineBreaks.Replace(s) }
 
 // Head is HEADER + TOC.
 type Head struct {
