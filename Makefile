@@ -23,7 +23,7 @@ demo: ## archive a sample database into a local S3 server and restore it
 	@internal/testenv/tools.sh demo
 	@$(MAKE) --no-print-directory -s build
 	@go build -o bin/demo ./internal/demo
-	@exec bin/demo
+	@exec bin/demo $(if $(KEEP),-keep)
 
 test: tools lint build ## everything CI runs: tools, lint, build and all tests
 	go run ./internal/testenv/runtests -p $(TEST_P) -timeout $(TEST_TIMEOUT) ./...

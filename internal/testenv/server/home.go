@@ -56,6 +56,10 @@ func Open() (*Home, error) {
 		return nil, fmt.Errorf("create a directory for the servers: %w", err)
 	}
 	h.dir = dir
+	if h.cred != nil && !reachable(dir) {
+		return nil, errors.Join(fmt.Errorf("the servers' user cannot enter %s; set TMPDIR to a directory of mode 0711", filepath.Dir(dir)),
+			os.RemoveAll(dir))
+	}
 	// The servers' user has to pass through; each server's own directory is
 	// private to it.
 	if err := os.Chmod(dir, 0o711); err != nil { //nolint:gosec // see above

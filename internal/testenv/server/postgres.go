@@ -220,3 +220,14 @@ func (pg *Postgres) LogSince(offset int64) string { return logTail(pg.LogFile, o
 
 // LogSize is where the server's log ends now.
 func (pg *Postgres) LogSize() int64 { return logSize(pg.LogFile) }
+
+// DatabaseSize is a database's size on disk in bytes.
+func (pg *Postgres) DatabaseSize(ctx context.Context, db string) (int64, error) {
+	conn, err := pgx.Connect(ctx, pg.URL("postgres"))
+	if err != nil {
+		return 0, err
+	}
+	var n int64
+	err = conn.QueryRow(ctx, "SELECT pg_database_size($1)", db).Scan(&n)
+	return n, errors.Join(err, conn.Close(ctx))
+}
