@@ -1,0 +1,177 @@
+package s3
+
+import (
+	"context"
+	"net"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/credentials"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+
+	"github.com/pgstow/pgstow/internal/testenv"
+	"github.com/pgstow/pgstow/storage"
+	"github.com/pgstow/pgstow/storage/storagetest"
+)
+
+// testPart is the smallest part that the servers take.
+const testPart = 5 * mib
+
+// testConfig is a bucket of srv with small parts and short pauses.
+func testConfig(srv *testenv.S3, bucket string) Config {
+	return Config{
+		Bucket: bucket, Region: srv.Region, Endpoint: srv.Endpoint, PathStyle: true,
+		Credentials: credentials.NewStaticCredentialsProvider(srv.AccessKey, srv.SecretKey, ""),
+		PartSize:    testPart, MemoryBudget: 4 * testPart, MaxBackoff: 500 * time.Millisecond,
+		readBackoff: func(int) time.Duration { return 10 * time.Millisecond },
+	}
+}
+
+func mustOpen(t testing.TB, cfg Config) *Bucket {
+	t.Helper()
+	b, err := Open(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { b.Close() })
+	return b
+}
+
+// leftovers asks the server itself for unfinished uploads.
+func leftovers(t testing.TB, srv *testenv.S3, bucket string) []string {
+	t.Helper()
+	out, err := srv.Client().ListMultipartUploads(t.Context(), &s3.ListMultipartUploadsInput{Bucket: &bucket})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []string
+	for _, u := range out.Uploads {
+		all = append(all, aws.ToString(u.Key)+" "+aws.ToString(u.UploadId))
+	}
+	return all
+}
+
+// countedConn counts what comes from the store.
+type countedConn struct {
+	net.Conn
+	received *atomic.Int64
+}
+
+func (c countedConn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	c.received.Add(int64(n))
+	return n, err
+}
+
+// newStore opens a bucket behind a proxy that can break connections.
+func newStore(t testing.TB, srv *testenv.S3, opts testenv.BucketOptions, change func(*Config)) *storagetest.Store {
+	t.Helper()
+	bucket := srv.NewBucket(t, opts)
+	proxy := testenv.Toxiproxy(t, srv.Addr())
+	cfg := testConfig(srv, bucket)
+	cfg.Endpoint = "http://" + proxy.Addr
+	var received atomic.Int64
+	cfg.transport = func(tr *http.Transport) {
+		var d net.Dialer
+		tr.DialContext = func(ctx context.Context, network, addr string) (net.Conn, error) {
+			conn, err := d.DialContext(ctx, network, addr)
+			if err != nil {
+				return nil, err
+			}
+			return countedConn{conn, &received}, nil
+		}
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	cut := false
+	return &storagetest.Store{
+		Bucket:    mustOpen(t, cfg),
+		Leftovers: func(t testing.TB) []string { return leftovers(t, srv, bucket) },
+		Received:  received.Load,
+		Cut: func(after int64) {
+			if cut {
+				proxy.Remove(t, "cut")
+			}
+			if cut = after > 0; cut {
+				proxy.Add(t, testenv.Toxic{Name: "cut", Type: "limit_data", Attributes: map[string]any{"bytes": after}})
+			}
+		},
+		Freeze: func() func() {
+			for _, stream := range []string{"upstream", "downstream"} {
+				proxy.Add(t, testenv.Toxic{Name: stream, Type: "timeout", Stream: stream, Attributes: map[string]any{"timeout": 0}})
+			}
+			return sync.OnceFunc(func() {
+				proxy.Remove(t, "upstream")
+				proxy.Remove(t, "downstream")
+			})
+		},
+	}
+}
+
+// harness is what both servers have in common.
+func harness(srv *testenv.S3, opts testenv.BucketOptions, change func(*Config)) storagetest.Harness {
+	return storagetest.Harness{
+		Open:     func(t testing.TB) *storagetest.Store { return newStore(t, srv, opts, change) },
+		PartSize: testPart,
+		Want: storage.Capabilities{
+			Versions: opts.Versioning || opts.ObjectLock, DeferredHead: true,
+			ObjectLock: opts.ObjectLock, LegalHold: opts.ObjectLock, Tags: true, StorageClass: true,
+			MaxObject: 10_000 * gib,
+		},
+		Checksum: "CRC64NVME", Metadata: true, StorageClass: "STANDARD",
+		BadCredentials: func(t testing.TB) (storage.Bucket, error) {
+			cfg := testConfig(srv, srv.NewBucket(t, opts))
+			cfg.Credentials = credentials.NewStaticCredentialsProvider(srv.AccessKey, "wrong", "")
+			return open2(t.Context(), cfg)
+		},
+		NoBucket: func(t testing.TB) (storage.Bucket, error) {
+			return open2(t.Context(), testConfig(srv, "no-such-bucket"))
+		},
+		Unreachable: func(t testing.TB) (storage.Bucket, error) {
+			proxy := testenv.Toxiproxy(t, srv.Addr())
+			proxy.Disable(t)
+			cfg := testConfig(srv, "unreachable")
+			cfg.Endpoint = "http://" + proxy.Addr
+			return open2(t.Context(), cfg)
+		},
+		Without: map[storagetest.Hook]string{
+			storagetest.HookDenied: "users are made in TestPutOnly, where each right is looked at by itself",
+		},
+	}
+}
+
+// open2 keeps a nil *Bucket out of the interface.
+func open2(ctx context.Context, cfg Config) (storage.Bucket, error) {
+	b, err := Open(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
+
+func TestConformance(t *testing.T) {
+	buckets := map[string]testenv.BucketOptions{"plain": {}, "lock": {ObjectLock: true}}
+	for name, start := range map[string]func(testing.TB) *testenv.S3{"versitygw": testenv.VersityGW, "minio": testenv.MinIO} {
+		t.Run(name, func(t *testing.T) {
+			srv := start(t)
+			for kind, opts := range buckets {
+				t.Run(kind, func(t *testing.T) {
+					h := harness(srv, opts, nil)
+					h.Quirks = quirks[name]
+					storagetest.Run(t, h)
+				})
+			}
+		})
+	}
+}
+
+// quirks are what the servers do against the protocol, by case.
+var quirks = map[string]map[string]string{
+	"versitygw": {},
+	"minio":     {},
+}

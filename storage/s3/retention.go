@@ -1,0 +1,128 @@
+package s3
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
+	"github.com/aws/smithy-go/middleware"
+	smithyhttp "github.com/aws/smithy-go/transport/http"
+
+	"github.com/pgstow/pgstow/storage"
+)
+
+func retention(mode types.ObjectLockMode, until *time.Time) storage.Retention {
+	r := storage.Retention{Until: aws.ToTime(until).UTC()}
+	switch mode {
+	case types.ObjectLockModeGovernance:
+		r.Mode = storage.Governance
+	case types.ObjectLockModeCompliance:
+		r.Mode = storage.Compliance
+	default:
+		return storage.Retention{}
+	}
+	return r
+}
+
+// SetRetention sets or extends the retention of one version. Shortening, or
+// going from compliance to governance, is ErrLocked: the store refuses it, and
+// where a special right would let governance be shortened, that right is not
+// used.
+func (b *Bucket) SetRetention(ctx context.Context, key, version string, r storage.Retention) error {
+	if err := storage.CheckKey(key); err != nil {
+		return &storage.Error{Op: "retain", Key: key, Kind: storage.ErrInvalidKey, Err: err}
+	}
+	refuse := func(kind error, format string, args ...any) error {
+		return &storage.Error{Op: "retain", Key: key, Kind: kind, Err: fmt.Errorf(format, args...)}
+	}
+	if b.lock == lockOff {
+		return refuse(errors.ErrUnsupported, "bucket %s was created without object lock", b.cfg.Bucket)
+	}
+	if err := checkRetention(r); err != nil {
+		return refuse(nil, "%w", err)
+	}
+	until := r.Until.UTC().Truncate(time.Second)
+	head, headErr := b.head(ctx, key, version)
+	if headErr == nil {
+		has := head.Retention
+		switch {
+		case !has.IsZero() && until.Before(has.Until):
+			return refuse(storage.ErrLocked, "it is kept until %s, which cannot be shortened to %s",
+				has.Until.Format(time.RFC3339), until.Format(time.RFC3339))
+		case has.Mode == storage.Compliance && r.Mode != storage.Compliance:
+			return refuse(storage.ErrLocked, "compliance retention cannot be weakened to %q", r.Mode)
+		case r.IsZero():
+			if has.IsZero() {
+				return nil
+			}
+			return refuse(storage.ErrLocked, "retention cannot be removed")
+		}
+	} else if !isDenied(headErr) {
+		return wrap(ctx, "retain", key, headErr)
+	}
+	_, err := b.client.PutObjectRetention(ctx, &s3.PutObjectRetentionInput{
+		Bucket: &b.cfg.Bucket, Key: &key, VersionId: optional(version),
+		Retention: &types.ObjectLockRetention{Mode: types.ObjectLockRetentionMode(lockMode(r.Mode)), RetainUntilDate: &until},
+	}, b.md5Only)
+	return wrap(ctx, "retain", key, err)
+}
+
+// SetLegalHold sets or releases the legal hold of one version.
+func (b *Bucket) SetLegalHold(ctx context.Context, key, version string, on bool) error {
+	if err := storage.CheckKey(key); err != nil {
+		return &storage.Error{Op: "hold", Key: key, Kind: storage.ErrInvalidKey, Err: err}
+	}
+	if b.lock == lockOff {
+		return &storage.Error{Op: "hold", Key: key, Kind: errors.ErrUnsupported,
+			Err: fmt.Errorf("bucket %s was created without object lock", b.cfg.Bucket)}
+	}
+	status := types.ObjectLockLegalHoldStatusOff
+	if on {
+		status = types.ObjectLockLegalHoldStatusOn
+	}
+	_, err := b.client.PutObjectLegalHold(ctx, &s3.PutObjectLegalHoldInput{
+		Bucket: &b.cfg.Bucket, Key: &key, VersionId: optional(version),
+		LegalHold: &types.ObjectLockLegalHold{Status: status},
+	}, b.md5Only)
+	return wrap(ctx, "hold", key, err)
+}
+
+// md5Only replaces the CRC32 header, which the SDK sends with requests that
+// need a checksum, by Content-MD5: stores of the md5 profile know no other.
+func (b *Bucket) md5Only(o *s3.Options) {
+	if b.cfg.Checksum != ChecksumMD5 {
+		return
+	}
+	o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error {
+		// Absent ones are no error: what matters is that none is left.
+		_, _ = stack.Initialize.Remove("AWSChecksum:SetupInputContext")
+		_, _ = stack.Finalize.Remove("AWSChecksum:ComputeInputPayloadChecksum")
+		return smithyhttp.AddContentChecksumMiddleware(stack)
+	})
+}
+
+// Delete removes one version for good; with version "" a versioned bucket gets
+// a delete marker. A version under retention or hold is ErrLocked.
+func (b *Bucket) Delete(ctx context.Context, key, version string) error {
+	if err := storage.CheckKey(key); err != nil {
+		return &storage.Error{Op: "delete", Key: key, Kind: storage.ErrInvalidKey, Err: err}
+	}
+	_, err := b.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &b.cfg.Bucket, Key: &key, VersionId: optional(version)})
+	if err == nil || kindOf(err) == storage.ErrNotExist {
+		return nil
+	}
+	// AWS says AccessDenied for a missing right and for a lock alike.
+	if isDenied(err) && b.isProtected(ctx, key, version) {
+		return &storage.Error{Op: "delete", Key: key, Kind: storage.ErrLocked, Err: readable(err)}
+	}
+	return wrap(ctx, "delete", key, err)
+}
+
+func (b *Bucket) isProtected(ctx context.Context, key, version string) bool {
+	head, err := b.head(ctx, key, version)
+	return err == nil && (head.LegalHold || head.Retention.Until.After(time.Now()))
+}
