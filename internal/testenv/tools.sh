@@ -55,12 +55,12 @@ postgres() {
   compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null && compgen -G '/usr/lib/postgresql/*/bin/pg_dump' >/dev/null && return
   # Installing the package would also create and start a cluster on port 5432.
   local dir=/etc/postgresql-common/createcluster.d
-  as_root mkdir -p "$dir"
-  as_root sh -c "echo 'create_main_cluster = false' >$dir/pgstow.conf"
-  local status=0
-  (debian postgresql postgresql-client) || status=$?
-  as_root rm -f "$dir/pgstow.conf"
-  return "$status"
+  (
+    trap 'as_root rm -f "$dir/pgstow.conf"' EXIT
+    as_root mkdir -p "$dir"
+    as_root sh -c "echo 'create_main_cluster = false' >$dir/pgstow.conf"
+    debian postgresql postgresql-client
+  )
 }
 
 versitygw() { tool versitygw github.com/versity/versitygw/cmd/versitygw v1.8.0; }
