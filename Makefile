@@ -29,7 +29,6 @@ test: tools lint build ## everything CI runs: tools, lint, build and all tests
 	go run ./internal/testenv/runtests -p $(TEST_P) -timeout $(TEST_TIMEOUT) ./...
 
 lint: tools ## import rules, static checks and formatting
-	go vet ./...
 	$(LINT) run
 
 fuzz: ## every fuzz target for FUZZTIME=60s
