@@ -7,17 +7,17 @@ import (
 )
 
 var (
-	// ErrUnknownVersion: an archive version outside 1.12 to 1.16, in practice a newer one.
+	// ErrUnknownVersion is an archive version outside 1.12 to 1.16, in practice a newer one.
 	// A Scanner still passes the stream through.
 	ErrUnknownVersion = errors.New("unknown archive version")
 
-	// ErrIncomplete: the stream was cut, a promised block is missing, or bytes trail.
+	// ErrIncomplete means that the stream was cut, a promised block is missing, or bytes trail.
 	ErrIncomplete = errors.New("archive is incomplete")
 
-	// ErrFormat: not a custom archive, or one whose bytes contradict themselves.
+	// ErrFormat is not a custom archive, or one whose bytes contradict themselves.
 	ErrFormat = errors.New("malformed archive")
 
-	// ErrMismatch: the bytes are not those whose lengths and hashes were recorded.
+	// ErrMismatch means that the bytes are not those whose lengths and hashes were recorded.
 	ErrMismatch = errors.New("archive does not match its index")
 )
 

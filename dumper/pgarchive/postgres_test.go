@@ -55,6 +55,8 @@ func loadSample(t testing.TB, c *testenv.Cluster, large bool) (db string) {
 			"DO $$ BEGIN CREATE ROLE %s; EXCEPTION WHEN duplicate_object THEN NULL; END $$;", role), 1)
 	}
 	c.Exec(t, db, string(sql))
+	c.Exec(t, db, fmt.Sprintf(`COMMENT ON DATABASE %s IS 'sample'; GRANT CONNECT ON DATABASE %[1]s TO pgstow_owner; ALTER DATABASE %[1]s SET work_mem = '5MB'`,
+		pgx.Identifier{db}.Sanitize()))
 	if large {
 		c.Exec(t, db, `
 			CREATE TABLE big AS SELECT i AS id, md5(i::text) AS hex FROM generate_series(1, 100000) i;

@@ -176,15 +176,13 @@ func (s *Scanner) trailing() error {
 
 // place adds to a fault of the framing where it was met.
 func (s *Scanner) place(err error) error {
-	var fe *FormatError
-	if !errors.As(err, &fe) {
-		return err
-	}
-	switch {
-	case s.parser.between():
-		fe.Detail += " where the block of " + s.check.label() + " should begin"
-	case s.parser.state != atID:
-		fe.Detail += " inside the block of " + s.check.promised[s.check.next-1].Label()
+	if fe := (*FormatError)(nil); errors.As(err, &fe) {
+		switch {
+		case s.parser.between():
+			fe.Detail += " where the block of " + s.check.label() + " should begin"
+		case s.parser.state != atID:
+			fe.Detail += " inside the block of " + s.check.promised[s.check.next-1].Label()
+		}
 	}
 	return err
 }

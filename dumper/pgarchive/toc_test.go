@@ -271,14 +271,15 @@ func (stuck) Read([]byte) (int, error) { return 0, nil }
 // Large heads: the text is held once, and the entries point into it.
 func TestHeadMemory(t *testing.T) {
 	const tables = 2000
-	entries := make([]Entry, 0, tables)
-	for i := range tables {
-		e := testEntry(i+1, false, "TABLE", fmt.Sprint("t", i))
-		e.Defn = str(strings.Repeat("x", 5000))
-		entries = append(entries, e)
-	}
-	raw := encode(t, testHead(14, entries...))
-	entries = nil
+	raw := func() []byte {
+		entries := make([]Entry, 0, tables)
+		for i := range tables {
+			e := testEntry(i+1, false, "TABLE", fmt.Sprint("t", i))
+			e.Defn = str(strings.Repeat("x", 5000))
+			entries = append(entries, e)
+		}
+		return encode(t, testHead(14, entries...))
+	}()
 	runtime.GC()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)

@@ -137,13 +137,14 @@ func (v *Verifier) fill() {
 // makeRoom moves what is held back to the front; for the head, which is held back whole,
 // the buffer grows, in step with what came and not with the length that was claimed.
 func (v *Verifier) makeRoom() {
-	switch {
-	case len(v.buf)-v.end >= holdBack:
-		return // moving it for every short read would cost more than the reads
-	case v.start == v.end && len(v.buf) > verifyBuffer:
-		v.buf = make([]byte, verifyBuffer) // the head is out
+	if v.start == v.end {
 		v.start, v.end = 0, 0
-		return
+		if len(v.buf) > verifyBuffer {
+			v.buf = make([]byte, verifyBuffer) // the head is out
+		}
+	}
+	if len(v.buf)-v.end >= holdBack {
+		return // moving what is held for every short read would cost more than the reads
 	}
 	v.end = copy(v.buf, v.buf[v.start:v.end])
 	v.start = 0

@@ -193,6 +193,13 @@ func TestVerifierSourceErrors(t *testing.T) {
 			t.Fatalf("%v at the end: %d bytes, %v", failure, len(out), err)
 		}
 	}
+	v, err := NewVerifier(bytes.NewReader(archive), want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n, err := v.Read(nil); n != 0 || err != nil {
+		t.Errorf("empty read: %d, %v", n, err)
+	}
 	if _, err := verify(t, stuck{}, want); !errors.Is(err, io.ErrNoProgress) {
 		t.Errorf("a source that stands still: %v", err)
 	}
@@ -261,6 +268,30 @@ func TestVerifierMemory(t *testing.T) {
 	runtime.ReadMemStats(&after)
 	if got := after.TotalAlloc - before.TotalAlloc; got > 4<<20 {
 		t.Errorf("%d bytes allocated", got)
+	}
+}
+
+// A head larger than the buffer is held whole all the same; afterwards its memory is free.
+func TestVerifierLargeHead(t *testing.T) {
+	e := testEntry(1, true, "TABLE DATA", "t")
+	e.Defn = str(strings.Repeat("x", 5*verifyBuffer))
+	archive := append(encode(t, testHead(16, e)), tableBlock(1, strings.Repeat("y", 2*verifyBuffer))...)
+	want := recorded(t, archive)
+	v, err := NewVerifier(iotest.HalfReader(bytes.NewReader(archive)), want)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, err := readBy(v, 10_000); err != nil || !bytes.Equal(out, archive) {
+		t.Fatalf("%d of %d bytes, %v", len(out), len(archive), err)
+	}
+	if len(v.buf) != verifyBuffer {
+		t.Errorf("the buffer has %d bytes in the end", len(v.buf))
+	}
+	archive[want.Head.Length-1] ^= 1
+	out, err := verify(t, bytes.NewReader(archive), want)
+	wantMismatch(t, err, "head", 0)
+	if len(out) != 0 {
+		t.Errorf("%d bytes of a wrong head went out", len(out))
 	}
 }
 
