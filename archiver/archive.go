@@ -3,15 +3,25 @@ package archiver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/pgstow/pgstow/dumper"
+	"github.com/pgstow/pgstow/dumper/pgarchive"
 	"github.com/pgstow/pgstow/storage"
 )
 
 // DefaultStallTimeout is how long a store may accept no new byte.
 const DefaultStallTimeout = 5 * time.Minute
+
+// storedRatio is what the dump is expected to have of the tables' size on disk
+// once pg_dump has compressed it; 0.1 to 0.4 are common. It only plans part
+// sizes: a dump that turns out larger gets larger parts, never a failure.
+const storedRatio = 0.5
+
+// noEvidence is why manifests of this version carry no content evidence.
+const noEvidence = "this version of pgstow takes neither row counts nor content hashes"
 
 // ArchiveOptions choose what Archive stores, and where.
 type ArchiveOptions struct {
@@ -29,7 +39,7 @@ type ArchiveOptions struct {
 	// AllowPooler accepts pooled endpoints.
 	AllowPooler bool
 	// StallTimeout ends the archive when the store accepts no byte for so
-	// long; 0 is DefaultStallTimeout.
+	// long; 0 is DefaultStallTimeout, less than 0 never ends it.
 	StallTimeout time.Duration
 	// DumpArgs are further options for pg_dump.
 	DumpArgs []string
@@ -64,5 +74,240 @@ type ArchiveResult struct {
 //
 // Ending ctx ends pg_dump, aborts the upload and removes what was stored.
 func Archive(ctx context.Context, opts ArchiveOptions) (*ArchiveResult, error) {
-	return nil, errors.ErrUnsupported
+	r := newArchiveRun(opts)
+	res, err := r.run(ctx)
+	if err == nil {
+		return res, nil
+	}
+	err = causeOf(ctx, err)
+	var unknown *commitUnknownError
+	if errors.As(err, &unknown) {
+		return nil, err // the archive may exist: nothing of it may be removed
+	}
+	if keys, failure := r.removeStored(ctx); failure != nil {
+		return nil, &LeftoverError{Err: err, Keys: keys, Removal: failure}
+	}
+	return nil, err
+}
+
+// archiveRun is one run of Archive.
+type archiveRun struct {
+	opts     ArchiveOptions
+	log      *slog.Logger
+	stall    time.Duration
+	progress *tracker
+
+	src      *dumper.Source
+	tools    dumper.Tools
+	dir      Dir
+	manifest *Manifest
+	stored   []storedKey // what the run has put, oldest first
+}
+
+func newArchiveRun(opts ArchiveOptions) *archiveRun {
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
+	if opts.Policy == "" {
+		opts.Policy = DefaultPolicy
+	}
+	if opts.Pgstow == "" {
+		opts.Pgstow = "unknown"
+	}
+	r := &archiveRun{opts: opts, log: logger(opts.Log), stall: opts.StallTimeout, progress: newTracker(opts.Progress)}
+	if r.stall == 0 {
+		r.stall = DefaultStallTimeout
+	}
+	return r
+}
+
+func (r *archiveRun) run(ctx context.Context) (*ArchiveResult, error) {
+	if r.opts.Name != "" {
+		if err := CheckLabel(r.opts.Name); err != nil {
+			return nil, err
+		}
+	}
+	r.progress.phase(PhasePreflight)
+	src, tools, err := inspectSource(ctx, sourceOptions{
+		conn: r.opts.Conn, pgBin: r.opts.PGBin, allowPooler: r.opts.AllowPooler, args: r.opts.DumpArgs, log: r.log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer releaseSnapshot(ctx, src, r.log)
+	r.src, r.tools = src, tools
+	if err := r.begin(); err != nil {
+		return nil, err
+	}
+	stream, err := r.storeDump(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.storeIndex(ctx, stream); err != nil {
+		return nil, err
+	}
+	return r.commit(ctx)
+}
+
+// begin fixes the archive's place and starts its manifest.
+func (r *archiveRun) begin() error {
+	started := r.opts.Now().UTC()
+	label := r.opts.Name
+	if label == "" {
+		label = DefaultLabel(r.opts.Conn.Host(), r.src.Database)
+	}
+	dir, err := NewDir(r.opts.Policy, label, started)
+	if err != nil {
+		return err
+	}
+	r.dir = dir
+	r.progress.total(int64(float64(r.src.TableBytes)*storedRatio), true)
+	r.manifest = &Manifest{
+		Format: Format, ID: dir.ID, Label: dir.Label, Policy: dir.Policy, Key: dir.Key(ManifestName),
+		Pgstow: r.opts.Pgstow, Started: started.Truncate(time.Millisecond),
+		Source:   newSource(r.opts.Conn, r.src),
+		Tools:    Tools{PgDump: r.tools.Version},
+		Evidence: EvidenceNone, EvidenceReason: noEvidence,
+		ReadBack: ReadBackDone,
+		Warnings: append([]string(nil), r.src.Warnings...),
+	}
+	return nil
+}
+
+// storeDump uploads the dump and compares what the store made of it. The
+// upload is opened first: the stream's first Read, which starts pg_dump, comes
+// only when the store has taken the request.
+func (r *archiveRun) storeDump(ctx context.Context) (*dumpStream, error) {
+	deferred := r.opts.Bucket.Capabilities().DeferredHead
+	guarded, progress, stop := storage.GuardStall(ctx, r.stall, r.progress.put)
+	defer stop()
+	stream := newDumpStream(deferred, r.progress, func() (*pgarchive.Scanner, func() error, error) {
+		return r.startDump(guarded)
+	})
+	put := storage.PutOptions{
+		ContentType:  "application/octet-stream",
+		SizeEstimate: int64(float64(r.src.TableBytes) * storedRatio),
+		Progress:     progress,
+	}
+	if deferred {
+		put.Head = &storage.DeferredHead{Size: stream.headSize, Bytes: stream.headBytes}
+	}
+	r.progress.phase(PhaseOpening)
+	key := r.dir.Key(DumpName)
+	o, err := r.opts.Bucket.Put(guarded, key, stream, put)
+	if closeErr := stream.close(); err == nil {
+		err = closeErr
+	}
+	r.noteStored(key, o, err)
+	if err != nil {
+		return nil, fmt.Errorf("store dump: %w", causeOf(guarded, err))
+	}
+	r.progress.phase(PhaseCommit)
+	so := stream.storedObject(key, o)
+	r.manifest.Objects.Dump = so
+	return stream, r.readBack(ctx, &r.manifest.Objects.Dump, o)
+}
+
+// startDump runs when the upload is open: globals first, so that a store that
+// fails shows it there, then pg_dump.
+func (r *archiveRun) startDump(ctx context.Context) (*pgarchive.Scanner, func() error, error) {
+	if err := r.storeGlobals(ctx); err != nil {
+		return nil, nil, err
+	}
+	r.progress.phase(PhaseCatalogue)
+	dump, err := dumper.StartDump(ctx, r.opts.Conn, r.tools, dumper.DumpOptions{
+		Snapshot: r.src.Snapshot, Args: r.opts.DumpArgs, Log: r.log,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	scanner := pgarchive.NewScanner(dump)
+	head, err := scanner.Head()
+	switch {
+	case errors.Is(err, pgarchive.ErrUnknownVersion):
+		r.manifest.Structure = StructureUnchecked
+		r.warn(fmt.Sprintf("the structure of the dump was not checked and it has no index: %s; upgrade pgstow", err))
+	case err != nil:
+		return nil, nil, errors.Join(sourceFault(err), dump.Close())
+	default:
+		r.manifest.Structure = StructureComplete
+		r.manifest.Archive = ArchiveInfo{
+			Version:          fmt.Sprintf("%d.%d.%d", head.Version.Major, head.Version.Minor, head.Version.Rev),
+			Compression:      head.Compression.Algorithm,
+			CompressionLevel: head.Compression.Level,
+		}
+	}
+	// pg_dump has its own transaction by now.
+	releaseSnapshot(ctx, r.src, r.log)
+	r.progress.phase(PhaseData)
+	return scanner, dump.Close, nil
+}
+
+// storeGlobals stores roles and tablespaces when they can be read.
+func (r *archiveRun) storeGlobals(ctx context.Context) error {
+	if r.opts.NoGlobals {
+		r.manifest.Globals = GlobalsOmitted
+		return nil
+	}
+	r.progress.phase(PhaseGlobals)
+	sql, err := dumper.DumpGlobals(ctx, r.opts.Conn, r.tools)
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if errors.Is(err, dumper.ErrGlobals) {
+		r.manifest.Globals, r.manifest.GlobalsReason = GlobalsUnreadable, oneLine(err)
+		r.warn(fmt.Sprintf("roles and tablespaces are not in the archive: %s", oneLine(err)))
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	o, err := r.storeSmall(ctx, GlobalsName, sql, "application/sql")
+	if err != nil {
+		return fmt.Errorf("store globals: %w", err)
+	}
+	r.manifest.Globals, r.manifest.Objects.Globals = GlobalsIncluded, o
+	return nil
+}
+
+// storeIndex stores the index of a dump whose structure is known.
+func (r *archiveRun) storeIndex(ctx context.Context, stream *dumpStream) error {
+	r.manifest.Totals.Bytes = r.manifest.Objects.Dump.Size
+	if !stream.known {
+		return nil
+	}
+	ix := newIndex(r.dir.ID, stream.parsed, stream.scanner.Blocks(), r.manifest.Objects.Dump)
+	r.manifest.Totals = ix.totals()
+	raw, err := ix.encode()
+	if err != nil {
+		return err
+	}
+	o, err := r.storeSmall(ctx, IndexName, raw, "application/gzip")
+	if err != nil {
+		return fmt.Errorf("store index: %w", err)
+	}
+	r.manifest.Objects.Index = o
+	return nil
+}
+
+func (r *archiveRun) warn(text string) {
+	r.log.Warn(text)
+	r.manifest.Warnings = append(r.manifest.Warnings, text)
+}
+
+// newSource is what a manifest says about a source.
+func newSource(c dumper.Conn, s *dumper.Source) Source {
+	return Source{
+		Host: c.Host(), Database: s.Database, ServerVersion: s.ServerVersion, Encoding: s.Encoding,
+		SystemIdentifier: s.SystemIdentifier, Snapshot: s.Snapshot, InRecovery: s.InRecovery,
+	}
+}
+
+// sourceFault makes what is wrong with pg_dump's output a failure of the dump.
+func sourceFault(err error) error {
+	if errors.Is(err, dumper.ErrDump) ||
+		!errors.Is(err, pgarchive.ErrIncomplete) && !errors.Is(err, pgarchive.ErrFormat) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", dumper.ErrDump, err)
 }

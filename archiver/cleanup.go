@@ -3,6 +3,7 @@ package archiver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"time"
 
@@ -56,5 +57,66 @@ type CleanupResult struct {
 // others. An upload that cannot be aborted is reported, the rest goes on, and
 // the error joins all failures.
 func Cleanup(ctx context.Context, opts CleanupOptions) (*CleanupResult, error) {
-	return nil, errors.ErrUnsupported
+	if opts.OlderThan < 0 {
+		return nil, fmt.Errorf("%w: an age of %s", ErrUsage, opts.OlderThan)
+	}
+	now := time.Now
+	if opts.Now != nil {
+		now = opts.Now
+	}
+	limit := now().Add(-opts.OlderThan)
+	res := &CleanupResult{Uploads: []CleanedUpload{}}
+	found, err := ownUploads(ctx, opts.Bucket)
+	if errors.Is(err, errors.ErrUnsupported) {
+		res.Unsupported = true
+		return res, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list unfinished uploads: %w", err)
+	}
+	var failures []error
+	for _, u := range found {
+		c := CleanedUpload{Key: u.Key, UploadID: u.ID, Initiated: u.Initiated, Newest: u.Newest, Size: u.Size}
+		switch {
+		case newestPart(u).After(limit):
+			c.Action = CleanupYoung
+		case opts.DryRun:
+			c.Action = CleanupWould
+			res.Bytes += u.Size
+		default:
+			c.Action = CleanupAborted
+			if err := storage.AbortUpload(ctx, opts.Bucket, u); err != nil {
+				c.Action, c.Error = CleanupFailed, oneLine(err)
+				failures = append(failures, fmt.Errorf("abort upload of %s: %w", u.Key, err))
+				break
+			}
+			res.Aborted++
+			res.Bytes += u.Size
+		}
+		res.Uploads = append(res.Uploads, c)
+	}
+	return res, errors.Join(failures...)
+}
+
+// ownUploads are the unfinished uploads under keys that pgstow makes. They are
+// collected first: aborting while the store pages through them may skip some.
+func ownUploads(ctx context.Context, b storage.Bucket) ([]storage.Upload, error) {
+	var own []storage.Upload
+	for u, err := range storage.Uploads(ctx, b, "") {
+		if err != nil {
+			return nil, err
+		}
+		if _, _, ok := ParseKey(u.Key); ok {
+			own = append(own, u)
+		}
+	}
+	return own, nil
+}
+
+// newestPart guards against a driver that leaves Newest out.
+func newestPart(u storage.Upload) time.Time {
+	if u.Newest.After(u.Initiated) {
+		return u.Newest
+	}
+	return u.Initiated
 }

@@ -3,9 +3,12 @@ package archiver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
+	"slices"
 
 	"github.com/pgstow/pgstow/dumper"
+	"github.com/pgstow/pgstow/dumper/pgarchive"
 )
 
 // CloneOptions choose what Clone copies, and where to.
@@ -38,7 +41,164 @@ type CloneResult struct {
 }
 
 // Clone pipes a dump of From into a restore of To, with no bucket between. A
-// dump that fails or is incomplete fails the restore.
+// dump that fails or is incomplete fails the restore. The source is inspected
+// before the dump starts, the target when the dump's head is known and before
+// anything is changed in it.
 func Clone(ctx context.Context, opts CloneOptions) (*CloneResult, error) {
-	return nil, errors.ErrUnsupported
+	c := &cloneRun{opts: opts, log: logger(opts.Log), progress: newTracker(opts.Progress), res: new(CloneResult)}
+	if err := c.run(ctx); err != nil {
+		return nil, causeOf(ctx, err)
+	}
+	return c.res, nil
+}
+
+// cloneRun is one run of Clone.
+type cloneRun struct {
+	opts     CloneOptions
+	log      *slog.Logger
+	progress *tracker
+	res      *CloneResult
+
+	src       *dumper.Source
+	dumpTools dumper.Tools
+}
+
+func (c *cloneRun) run(ctx context.Context) error {
+	if err := dumper.CheckRestoreArgs(c.opts.Restore.Args); err != nil {
+		return err
+	}
+	c.progress.phase(PhasePreflight)
+	found, err := dumper.FindTools(ctx, c.opts.PGBin)
+	if err != nil {
+		return err
+	}
+	c.src, c.dumpTools, err = inspectSource(ctx, sourceOptions{
+		conn: c.opts.From, pgBin: c.opts.PGBin, allowPooler: c.opts.AllowPooler, args: c.dumpArgs(), log: c.log,
+	})
+	if err != nil {
+		return fmt.Errorf("source: %w", err)
+	}
+	defer releaseSnapshot(ctx, c.src, c.log)
+	if err := c.refuseSelf(ctx); err != nil {
+		return err
+	}
+	c.res.Source = newSource(c.opts.From, c.src)
+	c.res.Warnings = append(c.res.Warnings, c.src.Warnings...)
+	c.progress.total(int64(float64(c.src.TableBytes)*storedRatio), true)
+
+	// Its own context: whatever ends this function early ends pg_dump.
+	dumping, stop := context.WithCancel(ctx)
+	defer stop()
+	stream := newDumpStream(false, c.progress, func() (*pgarchive.Scanner, func() error, error) {
+		return c.startDump(dumping)
+	})
+	err = c.pipe(ctx, stream, found)
+	if closeErr := stream.close(); err == nil {
+		err = closeErr
+	}
+	return err
+}
+
+// dumpArgs spares pg_dump what pg_restore would throw away.
+func (c *cloneRun) dumpArgs() []string {
+	args := slices.Clone(c.opts.DumpArgs)
+	if c.opts.Restore.SchemaOnly {
+		args = append(args, "--schema-only")
+	}
+	if c.opts.Restore.DataOnly {
+		args = append(args, "--data-only")
+	}
+	return args
+}
+
+func (c *cloneRun) startDump(ctx context.Context) (*pgarchive.Scanner, func() error, error) {
+	c.progress.phase(PhaseCatalogue)
+	dump, err := dumper.StartDump(ctx, c.opts.From, c.dumpTools, dumper.DumpOptions{
+		Snapshot: c.src.Snapshot, Args: c.dumpArgs(), Log: c.log,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	scanner := pgarchive.NewScanner(dump)
+	if _, err := scanner.Head(); err != nil && !errors.Is(err, pgarchive.ErrUnknownVersion) {
+		return nil, nil, errors.Join(sourceFault(err), dump.Close())
+	}
+	releaseSnapshot(ctx, c.src, c.log)
+	return scanner, dump.Close, nil
+}
+
+// pipe restores the stream.
+func (c *cloneRun) pipe(ctx context.Context, stream *dumpStream, found []dumper.Tools) error {
+	if err := stream.open(); err != nil {
+		return err
+	}
+	head := stream.parsed
+	if !stream.known {
+		text := "the structure of the dump is not checked: its archive version is newer than this pgstow knows"
+		c.log.Warn(text)
+		c.res.Warnings = append(c.res.Warnings, text)
+		head = &pgarchive.Head{}
+	}
+	target := targetOptions{
+		conn: c.opts.To, head: head, restore: c.opts.Restore, intoNonempty: c.opts.IntoNonempty, log: c.log,
+	}
+	if c.opts.Globals {
+		target.globals = func(ctx context.Context) ([]byte, error) {
+			return dumper.DumpGlobals(ctx, c.opts.From, c.dumpTools)
+		}
+	}
+	t, globals, err := prepareTarget(ctx, target)
+	if err != nil {
+		return err
+	}
+	tools, err := chooseRestoreTools(found, t.ServerMajor, head.Version)
+	if err != nil {
+		return err
+	}
+	c.res.Target, c.res.Globals = c.opts.To.String(), globals
+	c.progress.phase(PhaseData)
+	restored, err := dumper.Restore(ctx, c.opts.To, tools, stream, c.opts.Restore)
+	if err == nil {
+		err = stream.toEnd()
+	}
+	if err != nil {
+		return partial(c.opts.To, err)
+	}
+	c.res.Errors, c.res.Bytes = restored.Errors, stream.size
+	c.res.Totals = Totals{Bytes: stream.size}
+	if stream.known {
+		o := StoredObject{Size: stream.size}
+		c.res.Totals = newIndex("", head, stream.scanner.Blocks(), o).totals()
+	}
+	return nil
+}
+
+// refuseSelf refuses to clone a database into itself, under whatever name the
+// host goes: --clean would drop the source while it is read.
+func (c *cloneRun) refuseSelf(ctx context.Context) error {
+	if c.src.SystemIdentifier == "" {
+		return nil
+	}
+	conn, err := c.opts.To.Connect(ctx)
+	if err != nil {
+		return fmt.Errorf("target: %w", err)
+	}
+	defer conn.Close(context.WithoutCancel(ctx))
+	var system, database string
+	const q = `SELECT system_identifier::text, current_database() FROM pg_control_system()`
+	if err := conn.QueryRow(ctx, q).Scan(&system, &database); err != nil {
+		c.log.Debug("system identifier of the target is not readable", "error", err)
+		return nil
+	}
+	if system != c.src.SystemIdentifier {
+		return nil
+	}
+	if database == c.src.Database && !c.opts.Restore.Create {
+		return fmt.Errorf("%w: source and target are the same database %q", ErrUsage, database)
+	}
+	if c.opts.Restore.Create {
+		return fmt.Errorf("%w: --create would restore %q under its own name, and source and target are the same server",
+			ErrUsage, c.src.Database)
+	}
+	return nil
 }

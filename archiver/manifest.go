@@ -1,6 +1,15 @@
 package archiver
 
 import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/pgstow/pgstow/storage"
@@ -26,15 +35,18 @@ const EvidenceNone = "none"
 
 // Values of Manifest.Globals.
 const (
-	GlobalsIncluded = "included"
-	GlobalsOmitted  = "omitted" // as asked for
-	GlobalsDenied   = "denied"  // not readable with the rights of the connection
+	GlobalsIncluded   = "included"
+	GlobalsOmitted    = "omitted"    // as asked for
+	GlobalsUnreadable = "unreadable" // with the rights of this connection
 )
 
 // Values of ReadBack.
 const (
 	ReadBackDone   = "done"
 	ReadBackDenied = "denied" // put-only credentials: the store's reply to the upload is all there is
+	// ReadBackUnavailable is of the manifest alone: the store confirmed it and
+	// could not be reached afterwards. The archive exists.
+	ReadBackUnavailable = "unavailable"
 )
 
 // Manifest describes one archive. It is the JSON of manifest.json; see
@@ -91,7 +103,7 @@ type ArchiveInfo struct {
 // Objects are the archive's objects.
 type Objects struct {
 	Dump    StoredObject  `json:"dump"`
-	Index   StoredObject  `json:"index"`
+	Index   *StoredObject `json:"index,omitempty"` // nil when the structure is unchecked
 	Globals *StoredObject `json:"globals,omitempty"`
 }
 
@@ -120,4 +132,171 @@ type Totals struct {
 	Blocks       int   `json:"blocks"`
 	Tables       int   `json:"tables"` // tables with data
 	LargeObjects int   `json:"large_objects"`
+}
+
+// maxManifest bounds what is read as a manifest: a real one has a few KiB.
+const maxManifest = 16 << 20
+
+// encode is the manifest as it is stored.
+func (m *Manifest) encode() ([]byte, error) {
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(m); err != nil {
+		return nil, fmt.Errorf("encode manifest: %w", err)
+	}
+	return b.Bytes(), nil
+}
+
+// checkFormat reads nothing but the format, because a newer major may have
+// changed the type of every other field.
+func checkFormat(raw []byte, name string, major int) error {
+	var f struct {
+		Format string `json:"format"`
+	}
+	if err := json.Unmarshal(raw, &f); err != nil {
+		return integrity("it is truncated or not JSON: %w", err)
+	}
+	version, ok := strings.CutPrefix(f.Format, name)
+	version, _, _ = strings.Cut(version, ".")
+	got, err := strconv.Atoi(version)
+	switch {
+	case !ok || err != nil || got < 1:
+		return integrity("its format is %q, not %s%d", f.Format, name, major)
+	case got > major:
+		return fmt.Errorf("%w: its format is %q, this one reads up to %s%d; upgrade pgstow",
+			ErrFormat, f.Format, name, major)
+	}
+	return nil
+}
+
+// decodeManifest reads and checks what is stored as the manifest of dir.
+func decodeManifest(raw []byte, dir Dir) (*Manifest, error) {
+	if err := checkFormat(raw, formatName, formatMajor); err != nil {
+		return nil, err
+	}
+	m := new(Manifest)
+	if err := json.Unmarshal(raw, m); err != nil {
+		return nil, integrity("a field has the wrong type: %w", err)
+	}
+	if own := dir.Key(ManifestName); m.Key != own {
+		return nil, integrity("it belongs to %q: it was copied or moved here", m.Key)
+	}
+	if m.ID != dir.ID || m.Label != dir.Label || m.Policy != dir.Policy {
+		return nil, integrity("its id, label or policy differ from its key")
+	}
+	return m, m.checkObjects(dir)
+}
+
+// checkObjects refuses manifests whose objects lie elsewhere or that lack what
+// a restore relies on.
+func (m *Manifest) checkObjects(dir Dir) error {
+	if m.Objects.Dump.Key == dir.Key(DumpName+EncryptedSuffix) {
+		return fmt.Errorf("%w: the archive is encrypted, this version cannot read it; upgrade pgstow", ErrFormat)
+	}
+	checks := []struct {
+		object *StoredObject
+		name   string
+		must   bool
+	}{
+		{&m.Objects.Dump, DumpName, true},
+		{m.Objects.Index, IndexName, m.Structure == StructureComplete},
+		{m.Objects.Globals, GlobalsName, m.Globals == GlobalsIncluded},
+	}
+	for _, c := range checks {
+		switch {
+		case c.object == nil && !c.must:
+			continue
+		case c.object == nil:
+			return integrity("it names no %s", c.name)
+		case c.object.Key != dir.Key(c.name):
+			return integrity("it names %q as its %s", c.object.Key, c.name)
+		}
+		if err := c.object.checkHashes(); err != nil {
+			return integrity("%s: %w", c.name, err)
+		}
+	}
+	dump := m.Objects.Dump
+	switch {
+	case m.Structure != StructureComplete && m.Structure != StructureUnchecked:
+		return integrity("its structure is %q", m.Structure)
+	case m.Structure == StructureComplete && dump.Head == nil:
+		return integrity("it has no hash of the dump's head")
+	case m.Objects.Index != nil && m.Objects.Index.SHA256 == "":
+		return integrity("it has no hash of the index")
+	case m.Objects.Globals != nil && m.Objects.Globals.SHA256 == "":
+		return integrity("it has no hash of the globals")
+	}
+	return nil
+}
+
+func (o *StoredObject) checkHashes() error {
+	var hashes []string
+	if o.SHA256 != "" {
+		hashes = append(hashes, o.SHA256)
+	}
+	for _, r := range []*Range{o.Head, o.Body} {
+		if r != nil {
+			hashes = append(hashes, r.SHA256)
+			if r.Length < 0 || r.Length > o.Size {
+				return fmt.Errorf("a part of %d bytes in an object of %d", r.Length, o.Size)
+			}
+		}
+	}
+	for _, h := range hashes {
+		if raw, err := hex.DecodeString(h); err != nil || len(raw) != 32 {
+			return fmt.Errorf("%q is no SHA-256", h)
+		}
+	}
+	switch {
+	case o.Size < 0:
+		return fmt.Errorf("size %d", o.Size)
+	case o.Body != nil && (o.Head == nil || o.Head.Length+o.Body.Length != o.Size):
+		return errors.New("head and body do not make up its size")
+	case o.Body == nil && o.SHA256 == "":
+		return errors.New("no hash of the whole")
+	}
+	return nil
+}
+
+// readManifest reads, checks and returns the manifest of e, and its bytes.
+func readManifest(ctx context.Context, b storage.Bucket, e Entry) (*Manifest, []byte, error) {
+	dir := e.dir()
+	key := dir.Key(ManifestName)
+	raw, err := readSmall(ctx, b, key, e.version(ManifestName), maxManifest)
+	if err != nil {
+		return nil, nil, fmt.Errorf("read manifest: %w", err)
+	}
+	m, err := decodeManifest(raw, dir)
+	if err != nil {
+		return nil, nil, fmt.Errorf("manifest %s: %w", key, err)
+	}
+	return m, raw, nil
+}
+
+// readSmall reads one object whole, at most limit bytes. A missing object is
+// ErrIntegrity: callers know of it from a listing or a manifest.
+func readSmall(ctx context.Context, b storage.Bucket, key, version string, limit int64) ([]byte, error) {
+	body, err := b.Open(ctx, key, storage.OpenOptions{Version: version})
+	if err != nil {
+		return nil, missing(key, err)
+	}
+	defer body.Close()
+	raw, err := io.ReadAll(io.LimitReader(body, limit+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case int64(len(raw)) > limit:
+		return nil, integrity("%s has more than the expected %d bytes", key, limit)
+	}
+	return raw, nil
+}
+
+// missing turns the absence of an object that must be there into ErrIntegrity.
+func missing(key string, err error) error {
+	if errors.Is(err, storage.ErrNotExist) {
+		return integrity("%s is missing from the bucket: %w", key, err)
+	}
+	return err
 }

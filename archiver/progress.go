@@ -1,5 +1,12 @@
 package archiver
 
+import (
+	"sync"
+	"time"
+
+	"github.com/pgstow/pgstow/storage"
+)
+
 // Phase is what a use case is doing.
 type Phase string
 
@@ -25,4 +32,50 @@ type Progress struct {
 	// Total is the dump's size, 0 when unknown. Estimated says that it is a guess.
 	Total     int64
 	Estimated bool
+}
+
+// progressEvery is the least time between two reports of the same phase.
+const progressEvery = 100 * time.Millisecond
+
+// tracker joins what reader and upload report into one Progress. A nil sink
+// makes it do nothing.
+type tracker struct {
+	mu    sync.Mutex
+	state Progress
+	sink  func(Progress)
+	last  time.Time
+}
+
+func newTracker(sink func(Progress)) *tracker { return &tracker{sink: sink} }
+
+func (t *tracker) phase(p Phase) { t.update(true, func(s *Progress) { s.Phase = p }) }
+
+func (t *tracker) total(n int64, estimated bool) {
+	t.update(false, func(s *Progress) { s.Total, s.Estimated = n, estimated })
+}
+
+func (t *tracker) read(n int) { t.update(false, func(s *Progress) { s.Bytes += int64(n) }) }
+
+// put is the progress of the dump's upload.
+func (t *tracker) put(p storage.Progress) {
+	t.update(p.Completing, func(s *Progress) {
+		s.Acknowledged = p.Acknowledged
+		if p.Completing {
+			s.Phase = PhaseComplete
+		}
+	})
+}
+
+func (t *tracker) update(now bool, change func(*Progress)) {
+	if t.sink == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	change(&t.state)
+	if !now && time.Since(t.last) < progressEvery {
+		return
+	}
+	t.last = time.Now()
+	t.sink(t.state)
 }

@@ -1,14 +1,15 @@
 package archiver
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"strings"
 
 	"github.com/pgstow/pgstow/dumper"
+	"github.com/pgstow/pgstow/dumper/pgarchive"
 	"github.com/pgstow/pgstow/storage"
 )
 
@@ -59,40 +60,200 @@ type RestoreResult struct {
 // *LacksError (dumper.ErrPreflight), and one that holds user tables is
 // dumper.ErrTargetInUse unless Clean or IntoNonempty is set.
 func Restore(ctx context.Context, opts RestoreOptions) (*RestoreResult, error) {
-	return nil, errors.ErrUnsupported
+	r := &restoreRun{opts: opts, log: logger(opts.Log), progress: newTracker(opts.Progress), res: new(RestoreResult)}
+	if err := r.run(ctx); err != nil {
+		return nil, causeOf(ctx, err)
+	}
+	return r.res, nil
 }
 
-// LacksError says what the target needs and has not. Its Error is one line;
-// Lacks has the rest, one line each with its cure, for the caller to print.
-type LacksError struct {
-	Target string
-	Lacks  []dumper.Lack
+// restoreRun is one run of Restore.
+type restoreRun struct {
+	opts     RestoreOptions
+	log      *slog.Logger
+	progress *tracker
+	res      *RestoreResult
+
+	entry Entry
+	index *Index
 }
 
-func (e *LacksError) Error() string {
-	kinds := map[string]int{}
-	var order []string
-	for _, l := range e.Lacks {
-		if kinds[l.Kind] == 0 {
-			order = append(order, l.Kind)
+func (r *restoreRun) run(ctx context.Context) error {
+	var found []dumper.Tools
+	var err error
+	if r.opts.Output == nil {
+		if err := dumper.CheckRestoreArgs(r.opts.Restore.Args); err != nil {
+			return err
 		}
-		kinds[l.Kind]++
+		if found, err = dumper.FindTools(ctx, r.opts.PGBin); err != nil {
+			return err
+		}
 	}
-	for i, k := range order {
-		order[i] = fmt.Sprintf("%s: %d", k, kinds[k])
+	r.progress.phase(PhasePreflight)
+	if err := r.readDescription(ctx); err != nil {
+		return err
 	}
-	return fmt.Sprintf("%s: %s lacks what the archive needs (%s); nothing was changed",
-		dumper.ErrPreflight, e.Target, strings.Join(order, ", "))
+	if r.opts.Output != nil {
+		return r.writeOutput(ctx)
+	}
+	return r.intoDatabase(ctx, found)
 }
 
-// Unwrap makes the error a dumper.ErrPreflight.
-func (e *LacksError) Unwrap() error { return dumper.ErrPreflight }
-
-// Lines are the lacks, one line each with its cure.
-func (e *LacksError) Lines() []string {
-	lines := make([]string, len(e.Lacks))
-	for i, l := range e.Lacks {
-		lines[i] = fmt.Sprintf("%s %q is missing: %s", l.Kind, l.Name, l.Cure)
+// readDescription reads manifest and index, each checked by the one before.
+func (r *restoreRun) readDescription(ctx context.Context) (err error) {
+	if r.entry, err = resolve(ctx, r.opts.Bucket, r.opts.Ref, r.opts.Name, r.log); err != nil {
+		return err
 	}
-	return lines
+	if r.res.Manifest, _, err = readManifest(ctx, r.opts.Bucket, r.entry); err != nil {
+		return err
+	}
+	if r.index, err = readIndex(ctx, r.opts.Bucket, r.res.Manifest); err != nil {
+		return err
+	}
+	if r.index == nil {
+		r.warn("the archive has no index: its hash can be compared only when the last byte was read")
+	}
+	r.progress.total(r.res.Manifest.Objects.Dump.Size, false)
+	return nil
+}
+
+func (r *restoreRun) intoDatabase(ctx context.Context, found []dumper.Tools) error {
+	head, err := r.readHead(ctx)
+	if err != nil {
+		return err
+	}
+	target := targetOptions{
+		conn: r.opts.Conn, head: head, restore: r.opts.Restore, intoNonempty: r.opts.IntoNonempty, log: r.log,
+	}
+	if r.opts.Globals {
+		target.globals = r.readGlobals
+	}
+	t, globals, err := prepareTarget(ctx, target)
+	if err != nil {
+		return err
+	}
+	r.res.Globals = globals
+	tools, err := chooseRestoreTools(found, t.ServerMajor, head.Version)
+	if err != nil {
+		return err
+	}
+	r.res.Target, r.res.PgTool = r.opts.Conn.String(), tools.Version
+
+	dump, err := r.openDump(ctx)
+	if err != nil {
+		return err
+	}
+	defer dump.Close()
+	r.progress.phase(PhaseData)
+	restored, err := dumper.Restore(ctx, r.opts.Conn, tools, dump, r.opts.Restore)
+	r.res.Bytes, r.res.Errors = dump.n, restored.Errors
+	if err != nil {
+		return partial(r.opts.Conn, dump.fault(err))
+	}
+	if r.index == nil { // what was restored is not proved before the last byte
+		if err := dump.toEnd(); err != nil {
+			return partial(r.opts.Conn, dump.fault(err))
+		}
+	}
+	return nil
+}
+
+// writeOutput writes the plain archive, every byte of it proved.
+func (r *restoreRun) writeOutput(ctx context.Context) error {
+	dump, err := r.openDump(ctx)
+	if err != nil {
+		return err
+	}
+	defer dump.Close()
+	r.progress.phase(PhaseData)
+	_, err = io.Copy(r.opts.Output, dump)
+	r.res.Bytes = dump.n
+	switch {
+	case err == nil:
+		return nil
+	case dump.err != nil:
+		return fmt.Errorf("%w; what was written is not the whole archive", dump.fault(err))
+	}
+	return fmt.Errorf("write the archive: %w", err)
+}
+
+// readHead reads the dump's head alone, checked by its hash. That of an
+// unknown version is empty: its archive cannot be looked into.
+func (r *restoreRun) readHead(ctx context.Context) (*pgarchive.Head, error) {
+	o := r.res.Manifest.Objects.Dump
+	if o.Head == nil {
+		return &pgarchive.Head{}, nil
+	}
+	body, err := r.open(ctx, o.Head.Length)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	raw, err := io.ReadAll(io.LimitReader(body, o.Head.Length))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read dump: %w", err)
+	case hexSum(raw) != o.Head.SHA256:
+		return nil, integrity("%s: its head differs from the SHA-256 in the manifest", o.Key)
+	}
+	head, err := pgarchive.ParseHead(bytes.NewReader(raw))
+	if err != nil {
+		return nil, integrity("%s: %w", o.Key, err)
+	}
+	return head, nil
+}
+
+// open opens the dump, the version that the manifest names.
+func (r *restoreRun) open(ctx context.Context, length int64) (io.ReadCloser, error) {
+	o := r.res.Manifest.Objects.Dump
+	version := o.Version
+	if version == "" {
+		version = r.entry.version(DumpName)
+	}
+	body, err := r.opts.Bucket.Open(ctx, o.Key, storage.OpenOptions{Version: version, Length: length})
+	if err != nil {
+		return nil, fmt.Errorf("read dump: %w", missing(o.Key, err))
+	}
+	return body, nil
+}
+
+// openDump opens the whole dump behind a verifier.
+func (r *restoreRun) openDump(ctx context.Context) (*checkedDump, error) {
+	want, err := expected(r.res.Manifest.Objects.Dump, r.index)
+	if err != nil {
+		return nil, err
+	}
+	body, err := r.open(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	v, err := pgarchive.NewVerifier(body, want)
+	if err != nil {
+		return nil, errors.Join(integrity("%w", err), body.Close())
+	}
+	return &checkedDump{Verifier: v, body: body, key: r.res.Manifest.Objects.Dump.Key, progress: r.progress}, nil
+}
+
+// readGlobals reads the stored roles and tablespaces.
+func (r *restoreRun) readGlobals(ctx context.Context) ([]byte, error) {
+	m := r.res.Manifest
+	if m.Objects.Globals == nil {
+		return nil, fmt.Errorf("%w: the archive holds no globals (%s); restore without --globals", ErrUsage, m.Globals)
+	}
+	raw, err := readStored(ctx, r.opts.Bucket, m.Objects.Globals)
+	if err != nil {
+		return nil, fmt.Errorf("read globals: %w", err)
+	}
+	return raw, nil
+}
+
+func (r *restoreRun) warn(text string) {
+	r.log.Warn(text)
+	r.res.Warnings = append(r.res.Warnings, text)
+}
+
+// partial says what a restore that failed midway has left.
+func partial(c dumper.Conn, err error) error {
+	return fmt.Errorf("%w; database %q is partly restored: drop and create it again, or restore with --clean --if-exists",
+		err, c.Database())
 }

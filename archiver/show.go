@@ -2,7 +2,8 @@ package archiver
 
 import (
 	"context"
-	"errors"
+	"crypto/sha256"
+	"encoding/hex"
 
 	"github.com/pgstow/pgstow/storage"
 )
@@ -17,5 +18,22 @@ type ShowResult struct {
 
 // Show reads manifest and index of the archive that ref names.
 func Show(ctx context.Context, b storage.Bucket, ref, name string) (*ShowResult, error) {
-	return nil, errors.ErrUnsupported
+	e, err := Resolve(ctx, b, ref, name)
+	if err != nil {
+		return nil, err
+	}
+	m, raw, err := readManifest(ctx, b, e)
+	if err != nil {
+		return nil, err
+	}
+	ix, err := readIndex(ctx, b, m)
+	if err != nil {
+		return nil, err
+	}
+	return &ShowResult{Entry: e, Manifest: m, ManifestSHA256: hexSum(raw), Index: ix}, nil
+}
+
+func hexSum(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
 }

@@ -1,0 +1,210 @@
+package archiver
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/pgstow/pgstow/storage"
+)
+
+// storedKey is an object that the run has put.
+type storedKey struct {
+	key, version string
+	// unknown: the store's answer was lost, it may not be there.
+	unknown bool
+}
+
+// commitUnknownError: the manifest may be stored.
+type commitUnknownError struct {
+	id  string
+	err error
+}
+
+func (e *commitUnknownError) Error() string {
+	return fmt.Sprintf("the archive may exist, the store's answer to its manifest was lost: check with `pgstow show %s`: %s", e.id, e.err)
+}
+
+func (e *commitUnknownError) Unwrap() error { return e.err }
+
+// noteStored remembers what a Put has left: the object when it succeeded, and
+// perhaps one when its outcome is unknown. An existing key is somebody else's.
+func (r *archiveRun) noteStored(key string, o storage.Object, err error) {
+	if err == nil {
+		r.stored = append(r.stored, storedKey{key: key, version: o.Version})
+	} else if errors.Is(err, storage.ErrUnknownOutcome) {
+		r.stored = append(r.stored, storedKey{key: key, unknown: true})
+	}
+}
+
+// storeSmall stores an object from memory and compares what the store made of it.
+func (r *archiveRun) storeSmall(ctx context.Context, name string, data []byte, contentType string) (*StoredObject, error) {
+	key := r.dir.Key(name)
+	o, err := r.putSmall(ctx, key, data, contentType)
+	r.noteStored(key, o, err)
+	if err != nil {
+		return nil, err
+	}
+	so := &StoredObject{Key: key, Version: o.Version, Size: int64(len(data)), SHA256: hexSum(data), Checksum: checksumOf(o)}
+	return so, r.readBack(ctx, so, o)
+}
+
+func (r *archiveRun) putSmall(ctx context.Context, key string, data []byte, contentType string) (storage.Object, error) {
+	guarded, progress, stop := storage.GuardStall(ctx, r.stall, nil)
+	defer stop()
+	o, err := storage.PutBytes(guarded, r.opts.Bucket, key, data,
+		storage.PutOptions{ContentType: contentType, Progress: progress})
+	return o, causeOf(guarded, err)
+}
+
+// readBack compares an object with what the store says about it now. Only a
+// store that denies the reading is believed without.
+func (r *archiveRun) readBack(ctx context.Context, so *StoredObject, put storage.Object) error {
+	ctx, cancel := r.bounded(ctx)
+	defer cancel()
+	got, err := r.opts.Bucket.Stat(ctx, so.Key, put.Version)
+	switch {
+	case errors.Is(err, storage.ErrPermission):
+		r.manifest.ReadBack = ReadBackDenied
+		got = put
+	case errors.Is(err, storage.ErrNotExist):
+		return integrity("%s is not there after it was stored: %w", so.Key, err)
+	case err != nil:
+		return fmt.Errorf("read back %s: %w", so.Key, causeOf(ctx, err))
+	}
+	switch {
+	case got.Size != so.Size:
+		return integrity("%s has %d bytes in the store, %d were sent", so.Key, got.Size, so.Size)
+	case got.Version != put.Version:
+		return integrity("%s has version %q in the store, %q was written", so.Key, got.Version, put.Version)
+	case so.Checksum != nil && got.Checksum != (storage.Checksum{}) && got.Checksum != *so.Checksum:
+		return integrity("%s has checksum %s %s in the store, %s %s was written", so.Key,
+			got.Checksum.Algorithm, got.Checksum.Value, so.Checksum.Algorithm, so.Checksum.Value)
+	}
+	return nil
+}
+
+// bounded caps a request without a body, retries included.
+func (r *archiveRun) bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if r.stall < 0 {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeoutCause(ctx, r.stall, fmt.Errorf("%w: no answer for %s", storage.ErrStalled, r.stall))
+}
+
+// commit stores the manifest: from then on the archive exists.
+func (r *archiveRun) commit(ctx context.Context) (*ArchiveResult, error) {
+	if err := context.Cause(ctx); err != nil {
+		return nil, err
+	}
+	r.manifest.Finished = r.opts.Now().UTC().Truncate(time.Millisecond)
+	raw, err := r.manifest.encode()
+	if err != nil {
+		return nil, err
+	}
+	key := r.dir.Key(ManifestName)
+	o, err := r.putSmall(ctx, key, raw, "application/json")
+	switch {
+	case errors.Is(err, storage.ErrUnknownOutcome):
+		if o, err = r.settleManifest(ctx, key, raw, err); err != nil {
+			return nil, err
+		}
+	case err != nil:
+		return nil, fmt.Errorf("store manifest: %w", err)
+	}
+	r.stored = append(r.stored, storedKey{key: key, version: o.Version})
+	readBack, err := r.readBackManifest(ctx, key, o.Version, raw)
+	if err != nil {
+		return nil, err
+	}
+	return &ArchiveResult{
+		Manifest: r.manifest, ManifestSHA256: hexSum(raw), ReadBack: readBack, Warnings: r.manifest.Warnings,
+	}, nil
+}
+
+// settleTime bounds what is tried after the store or the caller gave up.
+const settleTime = 15 * time.Second
+
+// settleManifest finds out whether a manifest is stored whose Put had an
+// unknown outcome. One that is not there is put again, because the lost
+// request may still arrive: whichever comes first, the same bytes are there.
+func (r *archiveRun) settleManifest(ctx context.Context, key string, raw []byte, cause error) (storage.Object, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
+	defer cancel()
+	o, err := r.opts.Bucket.Stat(ctx, key, "")
+	if errors.Is(err, storage.ErrNotExist) {
+		o, err = r.putSmall(ctx, key, raw, "application/json")
+		if errors.Is(err, storage.ErrExist) {
+			o, err = r.opts.Bucket.Stat(ctx, key, "")
+		}
+	}
+	if err != nil {
+		return storage.Object{}, &commitUnknownError{id: r.dir.ID, err: fmt.Errorf("%w; then: %s", cause, oneLine(err))}
+	}
+	return o, nil
+}
+
+// readBackManifest compares the stored manifest byte for byte. A store that
+// cannot be reached any more has confirmed the manifest all the same: the
+// archive exists, and saying otherwise would be wrong.
+func (r *archiveRun) readBackManifest(ctx context.Context, key, version string, raw []byte) (string, error) {
+	ctx, cancel := r.bounded(ctx)
+	defer cancel()
+	got, err := readSmall(ctx, r.opts.Bucket, key, version, maxManifest)
+	switch {
+	case errors.Is(err, storage.ErrPermission):
+		return ReadBackDenied, nil
+	case errors.Is(err, ErrIntegrity) || errors.Is(err, storage.ErrIntegrity):
+		return "", fmt.Errorf("read back manifest: %w", err)
+	case err != nil:
+		r.warn("the manifest is stored but could not be read back: " + oneLine(causeOf(ctx, err)))
+		return ReadBackUnavailable, nil
+	case !bytes.Equal(got, raw):
+		return "", integrity("manifest %s differs from what was written", key)
+	}
+	return ReadBackDone, nil
+}
+
+// removeStored removes what the failed run has put, the newest first, so that
+// a manifest never outlives what it names. It returns the keys that may still
+// be there, and why. ctx may have ended already.
+func (r *archiveRun) removeStored(ctx context.Context) ([]string, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
+	defer cancel()
+	var left []string
+	var failures []error
+	for _, s := range slices.Backward(r.stored) {
+		err := r.remove(ctx, s)
+		if err == nil {
+			continue
+		}
+		left = append(left, s.key)
+		failures = append(failures, err)
+		if s.key == r.dir.Key(ManifestName) {
+			// Listed and whole is better than listed and broken.
+			for _, older := range r.stored[:len(r.stored)-1] {
+				left = append(left, older.key)
+			}
+			break
+		}
+	}
+	return left, errors.Join(failures...)
+}
+
+func (r *archiveRun) remove(ctx context.Context, s storedKey) error {
+	b := r.opts.Bucket
+	if !s.unknown {
+		return b.Delete(ctx, s.key, s.version)
+	}
+	o, err := b.Stat(ctx, s.key, "")
+	if errors.Is(err, storage.ErrNotExist) {
+		return fmt.Errorf("%s is not there now, but its upload may still be completed", s.key)
+	}
+	if err != nil {
+		return err
+	}
+	return b.Delete(ctx, s.key, o.Version)
+}

@@ -1,0 +1,142 @@
+package archiver
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"hash"
+	"io"
+
+	"github.com/pgstow/pgstow/dumper/pgarchive"
+	"github.com/pgstow/pgstow/storage"
+)
+
+// dumpStream is the reader that an upload of a dump reads: hashed on the way,
+// with the head first or, where the store takes it last, without it. It ends
+// in io.EOF only when pg_dump exited 0 and its archive is complete.
+type dumpStream struct {
+	begin    func() (*pgarchive.Scanner, func() error, error)
+	deferred bool
+	progress *tracker
+
+	scanner *pgarchive.Scanner
+	end     func() error // ends pg_dump
+	known   bool         // the archive's version: there are head and blocks
+	parsed  *pgarchive.Head
+	pending []byte // of a head that is not deferred, still to be delivered
+
+	body    hash.Hash // over what Read delivers
+	size    int64     // delivered by Read
+	headLen int64
+	headSum string
+	err     error
+}
+
+// newDumpStream makes a stream whose first Read calls begin.
+func newDumpStream(deferred bool, p *tracker, begin func() (*pgarchive.Scanner, func() error, error)) *dumpStream {
+	return &dumpStream{begin: begin, deferred: deferred, progress: p, body: sha256.New()}
+}
+
+// open starts pg_dump and reads the head, unless that was done.
+func (d *dumpStream) open() error {
+	if d.scanner == nil && d.err == nil {
+		d.err = d.start()
+	}
+	return d.err
+}
+
+func (d *dumpStream) start() error {
+	scanner, end, err := d.begin()
+	if err != nil {
+		return err
+	}
+	d.scanner, d.end = scanner, end
+	d.parsed, err = scanner.Head()
+	if errors.Is(err, pgarchive.ErrUnknownVersion) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	d.known = true
+	d.headLen = scanner.HeadSize()
+	if !d.deferred {
+		d.pending = scanner.HeadBytes()
+		d.headSum = hexSum(d.pending)
+	}
+	return nil
+}
+
+func (d *dumpStream) Read(p []byte) (n int, err error) {
+	if err := d.open(); err != nil {
+		return 0, err
+	}
+	if len(d.pending) > 0 {
+		n = copy(p, d.pending)
+		d.pending = d.pending[n:]
+	} else if n, err = d.scanner.Read(p); err != nil && err != io.EOF {
+		err = sourceFault(err)
+	}
+	d.body.Write(p[:n])
+	d.size += int64(n)
+	d.progress.read(n)
+	d.err = err
+	return n, err
+}
+
+// headSize and headBytes are the deferred head.
+func (d *dumpStream) headSize() int64 { return d.headLen }
+
+func (d *dumpStream) headBytes() ([]byte, error) {
+	if !d.known {
+		return nil, nil
+	}
+	head, err := d.scanner.PatchedHead()
+	if err != nil {
+		return nil, sourceFault(err)
+	}
+	d.headSum = hexSum(head)
+	d.progress.read(len(head))
+	return head, nil
+}
+
+func (d *dumpStream) close() error {
+	if d.end == nil {
+		return nil
+	}
+	return d.end()
+}
+
+// toEnd reads what pg_restore left unread, so that pg_dump's exit and the
+// completeness of its archive count in any case.
+func (d *dumpStream) toEnd() error {
+	if d.err == io.EOF {
+		return nil
+	}
+	_, err := io.Copy(io.Discard, struct{ io.Reader }{d})
+	return err
+}
+
+// storedObject describes the dump as it was sent, with the store's version and
+// checksum.
+func (d *dumpStream) storedObject(key string, o storage.Object) StoredObject {
+	so := StoredObject{Key: key, Version: o.Version, Size: d.size, Checksum: checksumOf(o)}
+	sum := hex.EncodeToString(d.body.Sum(nil))
+	if d.known {
+		so.Head = &Range{Length: d.headLen, SHA256: d.headSum}
+	}
+	if d.known && d.deferred {
+		so.Size += d.headLen
+		so.Body = &Range{Length: d.size, SHA256: sum}
+	} else {
+		so.SHA256 = sum
+	}
+	return so
+}
+
+func checksumOf(o storage.Object) *storage.Checksum {
+	if o.Checksum == (storage.Checksum{}) {
+		return nil
+	}
+	return &o.Checksum
+}
