@@ -132,7 +132,7 @@ func (a *archive) run(ctx context.Context, rt *runtime) error {
 
 // contents says in words what a dump holds.
 func contents(t archiver.Totals) string {
-	s := counted(t.Tables, "table") + " with data"
+	s := counted(t.Tables, "table")
 	if t.LargeObjects > 0 {
 		s += ", " + counted(t.LargeObjects, "large object")
 	}

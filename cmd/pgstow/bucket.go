@@ -12,15 +12,6 @@ import (
 	"github.com/pgstow/pgstow/storage"
 )
 
-// opener opens the bucket that a URL names.
-type opener func(ctx context.Context, log *slog.Logger) (storage.Bucket, error)
-
-// driver takes a URL of its scheme apart. The prefix is "" or ends in "/".
-type driver func(raw string) (open opener, prefix string, err error)
-
-// drivers has one entry per URL scheme: the only place that knows them all.
-var drivers = map[string]driver{}
-
 const bucketForms = "want s3://bucket/prefix, gs://bucket/prefix or file:///dir"
 
 // bucketURL names a bucket and a prefix in it.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/pgstow/pgstow/archiver"
 	"github.com/pgstow/pgstow/dumper"
+	"github.com/pgstow/pgstow/dumper/pgarchive"
 	"github.com/pgstow/pgstow/storage"
 )
 
@@ -103,12 +104,16 @@ func exitCode(ctx context.Context, err error) int {
 		return exitNotFound
 	case is(storage.ErrLocked, storage.ErrExist):
 		return exitRefused
-	case errors.As(err, &store), is(storage.ErrUnavailable, storage.ErrPermission, storage.ErrCredentials,
+	case is(storage.ErrUnavailable, storage.ErrPermission, storage.ErrCredentials,
 		storage.ErrUnknownOutcome, storage.ErrStalled):
 		return exitStorage
 	case is(dumper.ErrConnect, dumper.ErrPooler, dumper.ErrVersion, dumper.ErrDump, dumper.ErrRestore,
 		dumper.ErrPreflight, dumper.ErrTargetInUse):
 		return exitDatabase
+	case is(pgarchive.ErrIncomplete, pgarchive.ErrFormat):
+		return exitIntegrity
+	case errors.As(err, &store):
+		return exitStorage
 	}
 	return exitOther
 }
@@ -158,6 +163,11 @@ func (rt *runtime) advice(err error, text string) string {
 func (rt *runtime) reportError(ctx context.Context, err error, code int) {
 	text := oneLine(err.Error())
 	var signal interrupt
+	var store *storage.Error
+	if code == exitDatabase && errors.As(err, &store) && store.Kind == nil && store.Err != nil {
+		// It only passes on what its source said.
+		text = oneLine(strings.Replace(err.Error(), store.Error(), store.Err.Error(), 1))
+	}
 	if code > exitSignal && errors.As(context.Cause(ctx), &signal) {
 		text = signal.Error() + aftermath(rt.line.command)
 	} else {

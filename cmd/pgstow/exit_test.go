@@ -14,6 +14,7 @@ import (
 
 	"github.com/pgstow/pgstow/archiver"
 	"github.com/pgstow/pgstow/dumper"
+	"github.com/pgstow/pgstow/dumper/pgarchive"
 	"github.com/pgstow/pgstow/storage"
 )
 
@@ -47,6 +48,9 @@ func TestExitCode(t *testing.T) {
 		{put(storage.ErrCredentials), 11},
 		{put(storage.ErrUnknownOutcome), 11},
 		{put(nil), 11},
+		{&storage.Error{Op: "put", Key: "k", Err: fmt.Errorf("read the source: %w", dumper.ErrDump)}, 10},
+		{&storage.Error{Op: "put", Key: "k", Kind: storage.ErrStalled, Err: dumper.ErrDump}, 11},
+		{fmt.Errorf("store dump: %w", pgarchive.ErrIncomplete), 14},
 		{fmt.Errorf("%w for 5m0s", storage.ErrStalled), 11},
 		{put(storage.ErrBucketNotExist), 12},
 		{fmt.Errorf("%w: k", archiver.ErrNoArchive), 12},
@@ -98,13 +102,15 @@ func TestReportError(t *testing.T) {
 		{"an SDK's dump becomes one line", "pgstow: put: a b; c\n", errors.New("put: a\t b\n\n   c\n")},
 		{"what to do", "pgstow: no such archive: k; `pgstow list` shows what there is\n", fmt.Errorf("%w: k", archiver.ErrNoArchive)},
 		{"one cure is enough", "pgstow: no such archive: k; look there\n", fmt.Errorf("%w: k; look there", archiver.ErrNoArchive)},
+		{"a store that passes on what its source said", "pgstow: store dump: read the source: pg_dump failed\n",
+			fmt.Errorf("store dump: %w", &storage.Error{Op: "put", Key: "k", Err: fmt.Errorf("read the source: %w", dumper.ErrDump)})},
 		{"usage", "pgstow: no; see `pgstow --help`\n", usagef("no")},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			var out bytes.Buffer
 			rt := &runtime{console: console{err: &out}}
-			rt.reportError(t.Context(), tt.err, 1)
+			rt.reportError(t.Context(), tt.err, exitCode(t.Context(), tt.err))
 			if out.String() != tt.want {
 				t.Errorf("got  %swant %s", out.String(), tt.want)
 			}

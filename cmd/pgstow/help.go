@@ -84,7 +84,7 @@ func commandHelp(app *cli.App, c *command) string {
 
 func appHelp(prog *program) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "pgstow: %s\n", prog.Usage)
+	fmt.Fprintf(&b, "pgstow streams %s.\n", prog.Usage)
 	section(&b, "Usage")
 	b.WriteString("  pgstow COMMAND [options] [arguments]\n")
 	section(&b, "Commands")

@@ -129,7 +129,7 @@ func libpqEnvironment() bool {
 // restoreFlags are those that restore and clone share.
 func restoreFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringSliceFlag{Name: "table", Usage: "only this `[SCHEMA.]TABLE`, with all that belongs to it"},
+		&cli.StringSliceFlag{Name: "table", Usage: "only this `[SCHEMA.]TABLE`: definition and data, as with pg_restore; no indexes, constraints, triggers"},
 		&cli.StringSliceFlag{Name: "schema", Usage: "only this `SCHEMA`"},
 		&cli.BoolFlag{Name: flagDataOnly, Usage: "no definitions"},
 		&cli.BoolFlag{Name: flagSchemaOnly, Usage: "no data"},

@@ -195,7 +195,7 @@ func suggest(flags []cli.Flag, typed string) string {
 			}
 		}
 	}
-	if best == "" || distance(best, name) > max(1, len(name)/3) {
+	if best == "" || distance(best, name) > min(2, len(name)/2) {
 		return ""
 	}
 	return fmt.Sprintf("; did you mean %s?", dashed(best))

@@ -48,9 +48,8 @@ Options behind "--" go to pg_restore.`,
 				{"Into a provider that has other roles than the source:",
 					"pgstow restore --from gs://acme-archives/pg/ k7m2q9xd --db service=neon \\\n" +
 						"    --no-owner --no-privileges"},
-				{"One table, replacing the one that is there:",
-					"pgstow restore k7m2q9xd --db service=orders --table public.items \\\n" +
-						"    --clean --if-exists"},
+				{"One table into a database of its own, to look at it:",
+					"pgstow restore k7m2q9xd --db service=scratch --table public.items"},
 				{"Only the file, for pg_restore:",
 					"pgstow restore k7m2q9xd --output orders.dump && pg_restore --list orders.dump"},
 			},

@@ -106,7 +106,7 @@ func (s show) print(rt *runtime, r *archiver.ShowResult) error {
 	t.row("read back", m.ReadBack)
 	t.row("contents", contents(m.Totals))
 	objectRow(t, s.bucket, "dump", &m.Objects.Dump)
-	objectRow(t, s.bucket, "index", &m.Objects.Index)
+	objectRow(t, s.bucket, "index", m.Objects.Index)
 	objectRow(t, s.bucket, "globals object", m.Objects.Globals)
 	t.row("manifest", s.bucket.key(m.Key))
 	t.row("manifest sha256", r.ManifestSHA256)
