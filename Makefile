@@ -9,7 +9,9 @@ TEST_P ?= 2
 TEST_TIMEOUT ?= 10m
 FUZZTIME ?= 60s
 
+# The same for build and tests: everything is compiled once.
 export CGO_ENABLED = 0
+export GOFLAGS := $(GOFLAGS) -trimpath
 
 .PHONY: help build demo test lint fuzz tools clean
 
@@ -17,10 +19,11 @@ help: ## print this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 8
 
 build: ## bin/pgstow, a static binary
-	go build -trimpath -ldflags '-X main.release=$(VERSION)' -o bin/pgstow ./cmd/pgstow
+	go build -ldflags '-s -w -X main.version=$(VERSION)' -o bin/pgstow ./cmd/pgstow
 
 demo: ## archive a sample database into a local S3 server and restore it
 	@internal/testenv/tools.sh demo
+	@[ -x bin/pgstow ] || echo 'building pgstow (minutes the first time, seconds later)'
 	@$(MAKE) --no-print-directory -s build
 	@go build -o bin/demo ./internal/demo
 	@exec bin/demo $(if $(KEEP),-keep)
