@@ -200,7 +200,7 @@ func (r *archiveRun) storeDump(ctx context.Context) (*dumpStream, error) {
 	}
 	r.noteStored(key, o, err)
 	if err != nil {
-		return nil, fmt.Errorf("store dump: %w", causeOf(guarded, err))
+		return nil, causeOf(guarded, stream.blame(err))
 	}
 	r.progress.phase(PhaseCommit)
 	so := stream.storedObject(key, o)

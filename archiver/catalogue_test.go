@@ -4,13 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"iter"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/pgstow/pgstow/storage"
+	"github.com/pgstow/pgstow/storage/file"
 	"github.com/pgstow/pgstow/storage/storagetest"
 )
 
@@ -155,6 +159,65 @@ func (n noVersions) List(ctx context.Context, opts storage.ListOptions) iter.Seq
 		}
 	}
 	return n.Bucket.List(ctx, opts)
+}
+
+// Ten thousand archives are listed by one listing, and nothing is read for it.
+func TestListManyArchives(t *testing.T) {
+	const archives, labels = 10_000, 20
+	folder := t.TempDir()
+	start := time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+	for i := range archives {
+		d := Dir{Policy: DefaultPolicy, Label: fmt.Sprintf("db%02d.orders", i%labels), Time: start.Add(time.Duration(i) * time.Hour), ID: fmt.Sprintf("a%07d", i)}
+		dir := filepath.Join(folder, filepath.FromSlash(d.String()))
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range []string{DumpName, IndexName, GlobalsName, ManifestName} {
+			if err := os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	b, err := file.Open(t.Context(), file.Config{Dir: folder})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Close()
+	counted := &listOnly{Bucket: b}
+	began := time.Now()
+	all, err := List(t.Context(), counted, ListOptions{})
+	t.Logf("listed in %s", time.Since(began))
+	if err != nil || len(all) != archives || counted.lists != 1 {
+		t.Fatalf("%d archives by %d listings, %v", len(all), counted.lists, err)
+	}
+	for i, e := range all {
+		if e.ID != fmt.Sprintf("a%07d", i) || !e.Complete || len(e.Objects) != 4 || e.DumpSize != 1 {
+			t.Fatalf("entry %d is %+v", i, e)
+		}
+	}
+	e, err := Resolve(t.Context(), counted, "a0004711", "")
+	if err != nil || e.Label != "db11.orders" {
+		t.Errorf("resolved to %+v, %v", e, err)
+	}
+}
+
+// listOnly is a bucket of which nothing but listings is expected.
+type listOnly struct {
+	storage.Bucket
+	lists int
+}
+
+func (l *listOnly) List(ctx context.Context, opts storage.ListOptions) iter.Seq2[storage.Object, error] {
+	l.lists++
+	return l.Bucket.List(ctx, opts)
+}
+
+func (l *listOnly) Open(context.Context, string, storage.OpenOptions) (io.ReadCloser, error) {
+	return nil, errors.New("nothing is to be read")
+}
+
+func (l *listOnly) Stat(context.Context, string, string) (storage.Object, error) {
+	return storage.Object{}, errors.New("nothing is to be looked at")
 }
 
 func TestResolve(t *testing.T) {

@@ -139,6 +139,10 @@ func (c *cloneRun) pipe(ctx context.Context, stream *dumpStream, found []dumper.
 		c.res.Warnings = append(c.res.Warnings, text)
 		head = &pgarchive.Head{}
 	}
+	if c.opts.Restore.Log == nil {
+		c.opts.Restore.Log = c.log
+	}
+	c.opts.Restore.AllowPooler = c.opts.Restore.AllowPooler || c.opts.AllowPooler
 	target := targetOptions{
 		conn: c.opts.To, head: head, restore: c.opts.Restore, intoNonempty: c.opts.IntoNonempty, log: c.log,
 	}
@@ -156,6 +160,7 @@ func (c *cloneRun) pipe(ctx context.Context, stream *dumpStream, found []dumper.
 		return err
 	}
 	c.res.Target, c.res.Globals = c.opts.To.String(), globals
+	c.res.Warnings = append(c.res.Warnings, t.Warnings...)
 	c.progress.phase(PhaseData)
 	restored, err := dumper.Restore(ctx, c.opts.To, tools, stream, c.opts.Restore)
 	if err == nil {
@@ -180,10 +185,17 @@ func (c *cloneRun) refuseSelf(ctx context.Context) error {
 		return nil
 	}
 	conn, err := c.opts.To.Connect(ctx)
+	if err != nil && c.opts.Restore.Create {
+		// The database need not exist yet; any other of its server will do.
+		conn, err = c.opts.To.WithDatabase("postgres").Connect(ctx)
+		if err != nil {
+			conn, err = c.opts.To.WithDatabase("template1").Connect(ctx)
+		}
+	}
 	if err != nil {
 		return fmt.Errorf("target: %w", err)
 	}
-	defer conn.Close(context.WithoutCancel(ctx))
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	var system, database string
 	const q = `SELECT system_identifier::text, current_database() FROM pg_control_system()`
 	if err := conn.QueryRow(ctx, q).Scan(&system, &database); err != nil {

@@ -14,9 +14,16 @@ import (
 // storedKey is an object that the run has put.
 type storedKey struct {
 	key, version string
-	// unknown: the store's answer was lost, it may not be there.
-	unknown bool
+	state        storedState
 }
+
+type storedState int
+
+const (
+	isStored   storedState = iota
+	mayBeThere             // the store's answer was lost, and the object may even come later
+	mayBeWrong             // the store made something else of it, and removed it if it could
+)
 
 // commitUnknownError: the manifest may be stored.
 type commitUnknownError struct {
@@ -33,10 +40,13 @@ func (e *commitUnknownError) Unwrap() error { return e.err }
 // noteStored remembers what a Put has left: the object when it succeeded, and
 // perhaps one when its outcome is unknown. An existing key is somebody else's.
 func (r *archiveRun) noteStored(key string, o storage.Object, err error) {
-	if err == nil {
+	switch {
+	case err == nil:
 		r.stored = append(r.stored, storedKey{key: key, version: o.Version})
-	} else if errors.Is(err, storage.ErrUnknownOutcome) {
-		r.stored = append(r.stored, storedKey{key: key, unknown: true})
+	case errors.Is(err, storage.ErrUnknownOutcome):
+		r.stored = append(r.stored, storedKey{key: key, state: mayBeThere})
+	case errors.Is(err, storage.ErrIntegrity):
+		r.stored = append(r.stored, storedKey{key: key, state: mayBeWrong})
 	}
 }
 
@@ -73,7 +83,7 @@ func (r *archiveRun) readBack(ctx context.Context, so *StoredObject, put storage
 	case errors.Is(err, storage.ErrNotExist):
 		return integrity("%s is not there after it was stored: %w", so.Key, err)
 	case err != nil:
-		return fmt.Errorf("read back %s: %w", so.Key, causeOf(ctx, err))
+		return fmt.Errorf("read back: %w", causeOf(ctx, err))
 	}
 	switch {
 	case got.Size != so.Size:
@@ -196,11 +206,14 @@ func (r *archiveRun) removeStored(ctx context.Context) ([]string, error) {
 
 func (r *archiveRun) remove(ctx context.Context, s storedKey) error {
 	b := r.opts.Bucket
-	if !s.unknown {
+	if s.state == isStored {
 		return b.Delete(ctx, s.key, s.version)
 	}
 	o, err := b.Stat(ctx, s.key, "")
 	if errors.Is(err, storage.ErrNotExist) {
+		if s.state == mayBeWrong {
+			return nil
+		}
 		return fmt.Errorf("%s is not there now, but its upload may still be completed", s.key)
 	}
 	if err != nil {

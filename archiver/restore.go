@@ -122,6 +122,9 @@ func (r *restoreRun) intoDatabase(ctx context.Context, found []dumper.Tools) err
 	if err != nil {
 		return err
 	}
+	if r.opts.Restore.Log == nil {
+		r.opts.Restore.Log = r.log
+	}
 	target := targetOptions{
 		conn: r.opts.Conn, head: head, restore: r.opts.Restore, intoNonempty: r.opts.IntoNonempty, log: r.log,
 	}
@@ -132,7 +135,7 @@ func (r *restoreRun) intoDatabase(ctx context.Context, found []dumper.Tools) err
 	if err != nil {
 		return err
 	}
-	r.res.Globals = globals
+	r.res.Globals, r.res.Warnings = globals, append(r.res.Warnings, t.Warnings...)
 	tools, err := chooseRestoreTools(found, t.ServerMajor, head.Version)
 	if err != nil {
 		return err
@@ -147,10 +150,16 @@ func (r *restoreRun) intoDatabase(ctx context.Context, found []dumper.Tools) err
 	r.progress.phase(PhaseData)
 	restored, err := dumper.Restore(ctx, r.opts.Conn, tools, dump, r.opts.Restore)
 	r.res.Bytes, r.res.Errors = dump.n, restored.Errors
+	if err != nil && dump.n == 0 {
+		return dump.fault(err)
+	}
 	if err != nil {
 		return partial(r.opts.Conn, dump.fault(err))
 	}
-	if r.index == nil { // what was restored is not proved before the last byte
+	// pg_restore leaves off when it has what it was asked for, and all of that is
+	// proved. Without an index nothing is, before the last byte; and a whole
+	// restore must not miss what follows the end.
+	if r.index == nil || dump.n == r.res.Manifest.Objects.Dump.Size {
 		if err := dump.toEnd(); err != nil {
 			return partial(r.opts.Conn, dump.fault(err))
 		}
@@ -254,6 +263,6 @@ func (r *restoreRun) warn(text string) {
 
 // partial says what a restore that failed midway has left.
 func partial(c dumper.Conn, err error) error {
-	return fmt.Errorf("%w; database %q is partly restored: drop and create it again, or restore with --clean --if-exists",
+	return fmt.Errorf("%w; database %q may be partly restored: drop and create it again, or restore with --clean --if-exists",
 		err, c.Database())
 }

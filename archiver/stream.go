@@ -4,8 +4,10 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"hash"
 	"io"
+	"strings"
 
 	"github.com/pgstow/pgstow/dumper/pgarchive"
 	"github.com/pgstow/pgstow/storage"
@@ -106,6 +108,28 @@ func (d *dumpStream) close() error {
 	}
 	return d.end()
 }
+
+// blame makes the failure of an upload that the source caused read as the
+// source's, with what the store adds behind it; all else is the store's.
+func (d *dumpStream) blame(err error) error {
+	if d.err == nil || d.err == io.EOF || !errors.Is(err, d.err) {
+		return fmt.Errorf("store dump: %w", err)
+	}
+	text := err.Error()
+	if i := strings.Index(text, d.err.Error()); i >= 0 {
+		text = text[i:]
+	}
+	return &sourceError{text: text, err: err}
+}
+
+// sourceError is an upload's error in words of the source.
+type sourceError struct {
+	text string
+	err  error
+}
+
+func (e *sourceError) Error() string { return e.text }
+func (e *sourceError) Unwrap() error { return e.err }
 
 // toEnd reads what pg_restore left unread, so that pg_dump's exit and the
 // completeness of its archive count in any case.

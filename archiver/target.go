@@ -30,6 +30,9 @@ func prepareTarget(ctx context.Context, o targetOptions) (*dumper.Target, *dumpe
 	if err != nil {
 		return nil, nil, err
 	}
+	for _, w := range t.Warnings {
+		o.log.Warn(w)
+	}
 	if err := checkEmpty(o, t); err != nil {
 		return nil, nil, err
 	}
@@ -72,8 +75,17 @@ func checkEmpty(o targetOptions, t *dumper.Target) error {
 	if t.UserTables == 0 || o.intoNonempty || o.restore.Clean || o.restore.Create {
 		return nil
 	}
-	return fmt.Errorf("%w: %s holds %d user tables; restore into an empty database, or use --clean --if-exists to replace them or --into-nonempty to add to them",
-		dumper.ErrTargetInUse, o.conn.String(), t.UserTables)
+	return fmt.Errorf("%w: %s holds %d user tables (%s); restore into an empty database, or use --clean --if-exists to replace them or --into-nonempty to add to them",
+		dumper.ErrTargetInUse, o.conn.String(), t.UserTables, someOf(t.UserTableNames, t.UserTables))
+}
+
+// someOf lists the names that are known of n things.
+func someOf(names []string, n int) string {
+	list := strings.Join(names, ", ")
+	if len(names) < n {
+		list += ", …"
+	}
+	return list
 }
 
 // fromGlobals reports whether globals may bring what is lacking.
@@ -116,7 +128,7 @@ func (e *LacksError) Unwrap() error { return dumper.ErrPreflight }
 func (e *LacksError) Lines() []string {
 	lines := make([]string, len(e.Lacks))
 	for i, l := range e.Lacks {
-		lines[i] = fmt.Sprintf("%s %q is missing: %s", l.Kind, l.Name, l.Cure)
+		lines[i] = fmt.Sprintf("%s %q: %s", l.Kind, l.Name, l.Cure)
 	}
 	return lines
 }
