@@ -108,7 +108,7 @@ func (d *demo) export(context.Context) error {
 	if err := os.WriteFile(passfile, []byte("127.0.0.1:*:*:*:"+d.pg.Password+"\n"), 0o600); err != nil {
 		return err
 	}
-	credentials := filepath.Join(d.home.Dir(), "aws-credentials")
+	credentials := filepath.Join(d.home.Dir(), "aws")
 	text := fmt.Sprintf("[default]\naws_access_key_id = %s\naws_secret_access_key = %s\n", d.s3.AccessKey, d.s3.SecretKey)
 	if err := os.WriteFile(credentials, []byte(text), 0o600); err != nil {
 		return err

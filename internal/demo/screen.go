@@ -62,7 +62,7 @@ func (s *screen) step(text string, do func() (string, error)) error {
 // comparison prints source beside copy and fails if they differ.
 func (s *screen) comparison(diffs []sample.TableDiff) error {
 	const format = "%s %9s %9s  %-8s %-8s  %s\n"
-	fmt.Fprintf(s.out, format, pad("", 33), "rows", "rows", "hash", "hash", "")
+	fmt.Fprintf(s.out, format, pad("", 33), "rows", "rows", "hash", "hash", "content")
 	fmt.Fprintf(s.out, format, pad("", 33), "source", "copy", "source", "copy", "")
 	different := 0
 	for _, d := range diffs {
