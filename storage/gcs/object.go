@@ -227,11 +227,20 @@ func (b *Bucket) openFailed(ctx context.Context, key string, offset int64, pinne
 		return http.NoBody, 0, nil
 	}
 	err = b.fail(ctx, "open", key, err)
-	if pinned && errors.Is(err, storage.ErrNotExist) {
-		err = &storage.Error{Op: "open", Key: key, Kind: storage.ErrIntegrity,
-			Err: fmt.Errorf("the generation that was opened is gone: %w", err)}
+	if pinned {
+		err = vanished(key, err)
 	}
 	return nil, 0, err
+}
+
+// vanished makes an object that is gone in the middle of its reading what it
+// is: content that differs from what was opened.
+func vanished(key string, err error) error {
+	if !errors.Is(err, storage.ErrNotExist) {
+		return err
+	}
+	return &storage.Error{Op: "open", Key: key, Kind: storage.ErrIntegrity,
+		Err: errors.New("the generation that was opened is gone")}
 }
 
 // body maps the errors of one response.
@@ -247,7 +256,8 @@ func (r *body) Read(p []byte) (int, error) {
 	if err == nil || err == io.EOF { //nolint:errorlint // the client's own end
 		return n, err
 	}
-	return n, r.b.fail(r.ctx, "open", r.key, err)
+	// The client has tried to continue by itself.
+	return n, vanished(r.key, r.b.fail(r.ctx, "open", r.key, err))
 }
 
 func (r *body) Close() error { return r.r.Close() }

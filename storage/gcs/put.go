@@ -1,7 +1,6 @@
 package gcs
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/base64"
@@ -28,9 +27,9 @@ const (
 	tokenKey = "pgstow-upload"
 	// tagPrefix starts the metadata keys of tags.
 	tagPrefix = "tag-"
-	// cleanupTime bounds what is done after a Put was cancelled: somebody is
+	// cleanupTime bounds each request after a Put was cancelled: somebody is
 	// waiting for it to end.
-	cleanupTime = 5 * time.Second
+	cleanupTime = 4 * time.Second
 	// lingerTime is how much longer than its Put the start of a session may take.
 	lingerTime = 3 * time.Second
 )
@@ -317,35 +316,41 @@ func crcText(crc uint32) string {
 // settle ends a Put that failed with cause: the session is cancelled, and if
 // the object may have been completed all the same, the store is asked.
 func (u *upload) settle(ctx context.Context, cause error) (storage.Object, error) {
-	fresh, cancel := u.cleanup(ctx)
-	defer cancel()
 	session, unsure := u.flight.state()
 	if session == "" {
 		if unsure {
-			return u.askObject(fresh, cause)
+			return u.askObject(ctx, cause)
 		}
 		return storage.Object{}, cause
 	}
 	if unsure {
 		// The session tells without any right to read.
-		a, done, err := u.b.askSession(fresh, session)
+		a, done, err := u.askSession(ctx, session)
 		switch {
 		case err != nil:
-			return u.askObject(fresh, cause)
+			return u.askObject(ctx, cause)
 		case done:
 			return u.confirmed(ctx, a)
 		}
 	}
+	fresh, cancel := u.cleanup(ctx)
+	defer cancel()
 	gone, err := u.b.cancelSession(fresh, session)
 	switch {
 	case err == nil && gone:
 		return storage.Object{}, cause
 	case unsure:
-		return u.askObject(fresh, cause)
+		return u.askObject(ctx, cause)
 	case err != nil:
 		return storage.Object{}, joined(cause, "cancelling the upload failed too ("+describe(err)+"), the store drops it within a week")
 	}
 	return storage.Object{}, cause
+}
+
+func (u *upload) askSession(ctx context.Context, session string) (*gcloud.ObjectAttrs, bool, error) {
+	ctx, cancel := u.cleanup(ctx)
+	defer cancel()
+	return u.b.askSession(ctx, session)
 }
 
 // joined adds a remark to the cause without hiding it.
@@ -364,7 +369,9 @@ func joined(cause error, remark string) error {
 
 // askObject finds out by a Stat whether the upload was completed.
 func (u *upload) askObject(ctx context.Context, cause error) (storage.Object, error) {
-	a, err := u.b.handle.Object(u.key).Attrs(ctx)
+	fresh, cancel := u.cleanup(ctx)
+	defer cancel()
+	a, err := u.b.handle.Object(u.key).Attrs(fresh)
 	switch {
 	case err == nil && a.Metadata[tokenKey] == u.token:
 		return u.confirmed(ctx, a)
@@ -383,16 +390,14 @@ func (u *upload) askObject(ctx context.Context, cause error) (storage.Object, er
 func (b *Bucket) failPut(ctx context.Context, key string, opts storage.PutOptions, err error) error {
 	err = b.fail(ctx, "put", key, err)
 	var e *storage.Error
-	if errors.As(err, &e) && e.Kind == nil && !opts.Retention.IsZero() && strings.Contains(e.Error(), "HTTP 400") && strings.Contains(strings.ToLower(e.Error()), "retention is not enabled") {
+	if !errors.As(err, &e) || e.Kind != nil || opts.Retention.IsZero() {
+		return err
+	}
+	// Where the bucket's settings could not be read, the creating request tells
+	// that it has no object retention.
+	text := strings.ToLower(e.Error())
+	if strings.Contains(text, "http 400") && strings.Contains(text, "retention") && strings.Contains(text, "enabled") {
 		e.Kind = errors.ErrUnsupported
 	}
 	return err
-}
-
-// reader is a fresh reader of body, nil for none.
-func reader(body []byte) io.Reader {
-	if body == nil {
-		return nil
-	}
-	return bytes.NewReader(body)
 }

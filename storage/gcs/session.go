@@ -1,6 +1,7 @@
 package gcs
 
 import (
+	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/binary"
@@ -39,7 +40,7 @@ func (b *Bucket) call(ctx context.Context, method, url string, body []byte, head
 }
 
 func (b *Bucket) callOnce(ctx context.Context, method, url string, body []byte, header http.Header) (*http.Response, error) {
-	req, err := http.NewRequestWithContext(ctx, method, url, reader(body))
+	req, err := http.NewRequestWithContext(ctx, method, url, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +51,7 @@ func (b *Bucket) callOnce(ctx context.Context, method, url string, body []byte, 
 	if err != nil {
 		return nil, err
 	}
-	defer googleapi.CloseBody(res)
+	defer res.Body.Close()
 	if res.StatusCode >= 300 && res.StatusCode != statusCancelled && res.Header.Get("X-Http-Status-Code-Override") == "" {
 		return nil, googleapi.CheckResponse(res)
 	}
@@ -58,8 +59,9 @@ func (b *Bucket) callOnce(ctx context.Context, method, url string, body []byte, 
 	if err != nil {
 		return nil, err
 	}
-	res.Body = io.NopCloser(reader(text))
-	return res, nil
+	answer := *res
+	answer.Body = io.NopCloser(bytes.NewReader(text))
+	return &answer, nil
 }
 
 // cancelSession ends a resumable session; gone says that the store confirmed

@@ -3,6 +3,7 @@ package gcsserver
 import (
 	"io"
 	"net/http"
+	"slices"
 	"sync/atomic"
 )
 
@@ -30,6 +31,10 @@ type Fault struct {
 	// Persist, when not nil, keeps only so many bytes of a chunk, or of the
 	// final request, and answers 308 as if all was well.
 	Persist *int64
+	// Damage changes the first byte of the request's content on its way in;
+	// DamageReply that of the response's content on its way out.
+	Damage      bool
+	DamageReply bool
 	// Before runs before anything else, for instance to change an object in
 	// between; it may call the server.
 	Before func()
@@ -37,6 +42,10 @@ type Fault struct {
 	// request's content is read when HangAfterBody is set.
 	Hang          bool
 	HangAfterBody bool
+	// HangAfter does what was asked and then gives no answer.
+	HangAfter bool
+	// After runs when DropReply or HangAfter has done what was asked.
+	After func()
 }
 
 // Injected is a fault in place.
@@ -113,16 +122,35 @@ func (s *Server) serveFault(w *statusWriter, r *http.Request, rt route, i *Injec
 		panic(http.ErrAbortHandler)
 	case f.DropReply:
 		s.dispatch(&discardWriter{header: http.Header{}}, r, rt)
+		f.done()
 		panic(http.ErrAbortHandler)
 	case f.CutResponse > 0:
 		cut := &cutWriter{ResponseWriter: w, left: f.CutResponse}
 		s.dispatch(cut, r, rt)
 		_ = http.NewResponseController(w).Flush()
 		panic(http.ErrAbortHandler)
+	case f.HangAfter:
+		s.dispatch(&discardWriter{header: http.Header{}}, r, rt)
+		f.done()
+		s.hang(r)
+	case f.Damage:
+		r.Body = struct {
+			io.Reader
+			io.Closer
+		}{&damagedReader{r: r.Body}, r.Body}
+		s.dispatch(w, r, rt)
+	case f.DamageReply:
+		s.dispatch(&damagingWriter{ResponseWriter: w}, r, rt)
 	case f.Persist != nil:
 		s.persistPart(w, r, rt, *f.Persist)
 	default:
 		s.dispatch(w, r, rt)
+	}
+}
+
+func (f *Fault) done() {
+	if f.After != nil {
+		f.After()
 	}
 }
 
@@ -179,4 +207,34 @@ func (c *cutWriter) Write(p []byte) (int, error) {
 		}
 	}
 	return len(p), nil
+}
+
+// damagedReader changes the first byte.
+type damagedReader struct {
+	r    io.Reader
+	done bool
+}
+
+func (d *damagedReader) Read(p []byte) (int, error) {
+	n, err := d.r.Read(p)
+	if n > 0 && !d.done {
+		p[0] ^= 1
+		d.done = true
+	}
+	return n, err
+}
+
+// damagingWriter changes the first byte.
+type damagingWriter struct {
+	http.ResponseWriter
+	done bool
+}
+
+func (d *damagingWriter) Write(p []byte) (int, error) {
+	if len(p) > 0 && !d.done {
+		p = slices.Clone(p) // it may be the object's own
+		p[0] ^= 1
+		d.done = true
+	}
+	return d.ResponseWriter.Write(p)
 }

@@ -212,6 +212,18 @@ func TestFaults(t *testing.T) {
 		}
 		c.do(200, "GET", "/backups/x", nil, nil)
 	})
+	t.Run("damage", func(t *testing.T) {
+		c := newClient(t, Options{})
+		c.server.Inject(Fault{Op: OpInsert, Damage: true})
+		c.put("x", "0123456789")
+		if _, text := c.do(200, "GET", "/backups/x", nil, nil); text != "1123456789" {
+			t.Errorf("stored %q", text)
+		}
+		c.server.Inject(Fault{Op: OpMedia, DamageReply: true})
+		if _, text := c.do(200, "GET", "/backups/x", nil, nil); text != "0123456789" {
+			t.Errorf("delivered %q", text)
+		}
+	})
 	t.Run("hang", func(t *testing.T) {
 		c := newClient(t, Options{})
 		f := c.server.Inject(Fault{Op: OpGet, Hang: true})

@@ -1,0 +1,611 @@
+package gcs
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	"golang.org/x/oauth2"
+
+	"github.com/pgstow/pgstow/internal/testenv/gcsserver"
+	"github.com/pgstow/pgstow/storage"
+)
+
+// content is size bytes that belong to their seed.
+func content(seed uint64, size int) []byte {
+	b := make([]byte, size)
+	r := rand.NewChaCha8([32]byte{byte(seed), byte(seed >> 8)})
+	r.Read(b)
+	return b
+}
+
+// lab is a strict server with one bucket, opened.
+type lab struct {
+	*strict
+	t      *testing.T
+	bucket *Bucket
+	name   string
+}
+
+func newLab(t *testing.T, adjust func(*Config)) *lab {
+	t.Helper()
+	s := startStrict(t, gcsserver.Options{})
+	l := &lab{strict: s, t: t, name: s.bucket(t)}
+	cfg := s.quick(l.name)
+	if adjust != nil {
+		adjust(&cfg)
+	}
+	l.bucket = s.open(t, cfg)
+	return l
+}
+
+// put puts a stream and expects it to be there, whole, afterwards.
+func (l *lab) put(key string, data []byte) storage.Object {
+	l.t.Helper()
+	o, err := l.bucket.Put(l.t.Context(), key, bytes.NewReader(data), storage.PutOptions{})
+	if err != nil {
+		l.t.Fatalf("Put: %v", err)
+	}
+	if want := crcText(crc32.Checksum(data, castagnoli)); o.Checksum.Value != want || o.Size != int64(len(data)) {
+		l.t.Fatalf("Put returned %+v, expected %d bytes and %s", o, len(data), want)
+	}
+	l.whole(key, data)
+	return o
+}
+
+func (l *lab) whole(key string, data []byte) {
+	l.t.Helper()
+	r, err := l.bucket.Open(l.t.Context(), key, storage.OpenOptions{})
+	if err != nil {
+		l.t.Fatalf("Open: %v", err)
+	}
+	defer r.Close()
+	if got, err := io.ReadAll(r); err != nil || !bytes.Equal(got, data) {
+		l.t.Fatalf("read %d bytes of %d, equal %t, error %v", len(got), len(data), bytes.Equal(got, data), err)
+	}
+}
+
+// nothing expects an empty bucket and no session.
+func (l *lab) nothing() {
+	l.t.Helper()
+	l.ClearFaults()
+	for o, err := range l.bucket.List(l.t.Context(), storage.ListOptions{Versions: true}) {
+		l.t.Errorf("the bucket shows %+v, error %v", o, err)
+	}
+	if left := l.leftovers(l.t); len(left) > 0 {
+		l.t.Errorf("left over: %q", left)
+	}
+}
+
+const faultSize = 3*testChunk + 1000
+
+// TestUploadSurvives runs one upload through each fault that must not end it.
+func TestUploadSurvives(t *testing.T) {
+	none, half := int64(0), int64(testChunk)
+	tests := map[string][]gcsserver.Fault{
+		"503 storm":                    {{Op: gcsserver.OpChunk, Times: 5, Status: 503}, {Op: gcsserver.OpFinal, Times: 3, Status: 503}},
+		"429 storm":                    {{Op: gcsserver.OpChunk, Times: 3, Status: 429}, {Op: gcsserver.OpFinal, Times: 2, Status: 429}},
+		"408 and 500":                  {{Op: gcsserver.OpChunk, Status: 408}, {Op: gcsserver.OpFinal, Status: 500}},
+		"start refused for a while":    {{Op: gcsserver.OpStart, Times: 4, Status: 503}},
+		"start reply lost":             {{Op: gcsserver.OpStart, Skip: 1, DropReply: true}},
+		"chunk cut early":              {{Op: gcsserver.OpChunk, CutRequest: 1000}},
+		"second chunk cut late":        {{Op: gcsserver.OpChunk, Skip: 1, CutRequest: testChunk - 1}},
+		"chunk reply lost":             {{Op: gcsserver.OpChunk, Times: 2, DropReply: true}},
+		"nothing persisted (no Range)": {{Op: gcsserver.OpChunk, Persist: &none}},
+		"last chunk not persisted":     {{Op: gcsserver.OpFinal, Persist: &none}},
+		"part of the chunk persisted":  {{Op: gcsserver.OpChunk, Skip: 1, Times: 2, Persist: &half}},
+		"final reply lost":             {{Op: gcsserver.OpFinal, DropReply: true}},
+		"final reply lost, then 503":   {{Op: gcsserver.OpFinal, DropReply: true}, {Op: gcsserver.OpFinal, Times: 2, Status: 503}},
+	}
+	for name, faults := range tests {
+		t.Run(name, func(t *testing.T) {
+			// Two units per chunk, so that a chunk can be half persisted.
+			l := newLab(t, func(c *Config) { c.ChunkSize = 2 * testChunk })
+			var injected []*gcsserver.Injected
+			for _, f := range faults {
+				injected = append(injected, l.Inject(f))
+			}
+			l.put("key", content(1, 2*faultSize))
+			for i, f := range injected {
+				if f.Hits() == 0 {
+					t.Errorf("fault %d never struck", i)
+				}
+			}
+			if left := l.leftovers(t); len(left) > 0 && name != "start reply lost" {
+				t.Errorf("left over: %q", left)
+			}
+		})
+	}
+}
+
+// TestSmallUploadSurvives is the same for single requests, whose second attempt
+// meets the object that the first one made.
+func TestSmallUploadSurvives(t *testing.T) {
+	for name, fault := range map[string]gcsserver.Fault{
+		"503":        {Op: gcsserver.OpInsert, Times: 3, Status: 503},
+		"cut":        {Op: gcsserver.OpInsert, CutRequest: 300},
+		"reply lost": {Op: gcsserver.OpInsert, DropReply: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, nil)
+			f := l.Inject(fault)
+			data := content(2, 1000)
+			o, err := storage.PutBytes(t.Context(), l.bucket, "small", data, storage.PutOptions{})
+			if err != nil || o.Size != 1000 {
+				t.Fatalf("Put: %+v, %v", o, err)
+			}
+			if f.Hits() == 0 {
+				t.Error("the fault never struck")
+			}
+			l.whole("small", data)
+		})
+	}
+}
+
+// TestStalledChunkIsSentAgain: a chunk that hangs is given up after
+// ChunkTimeout and sent again.
+func TestStalledChunkIsSentAgain(t *testing.T) {
+	l := newLab(t, func(c *Config) { c.ChunkTimeout = 200 * time.Millisecond })
+	chunk := l.Inject(gcsserver.Fault{Op: gcsserver.OpChunk, Skip: 1, Hang: true})
+	final := l.Inject(gcsserver.Fault{Op: gcsserver.OpFinal, Hang: true, HangAfterBody: true})
+	l.put("key", content(3, faultSize))
+	if chunk.Hits() != 1 || final.Hits() != 1 {
+		t.Errorf("%d and %d hits", chunk.Hits(), final.Hits())
+	}
+}
+
+// TestWrongChecksum: what was damaged on the way is refused by the store, in
+// the request that would complete it.
+func TestWrongChecksum(t *testing.T) {
+	for name, test := range map[string]struct {
+		op   gcsserver.Op
+		size int
+	}{
+		"chunk": {gcsserver.OpChunk, faultSize}, "last chunk": {gcsserver.OpFinal, faultSize}, "single": {gcsserver.OpInsert, 1000},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, nil)
+			// In a single request the content follows the metadata: break it
+			// there by claiming a wrong checksum, as its first byte is a hyphen.
+			fault := gcsserver.Fault{Op: test.op, Damage: true}
+			if test.op == gcsserver.OpInsert {
+				fault = gcsserver.Fault{Op: test.op, Before: func() {}, Match: func(r *http.Request) bool {
+					r.Body = replacing(r.Body, `"crc32c":"`, `"crc32c":"AAAA`)
+					r.ContentLength = -1
+					return true
+				}}
+			}
+			l.Inject(fault)
+			_, err := l.bucket.Put(t.Context(), "key", bytes.NewReader(content(4, test.size)), storage.PutOptions{Size: knownIf(test.op == gcsserver.OpInsert, test.size)})
+			if !errors.Is(err, storage.ErrIntegrity) {
+				t.Errorf("Put: %v", err)
+			}
+			l.nothing()
+		})
+	}
+}
+
+func knownIf(known bool, size int) int64 {
+	if known {
+		return int64(size)
+	}
+	return 0
+}
+
+// replacing changes the text of a body, keeping its length.
+func replacing(body io.ReadCloser, old, replacement string) io.ReadCloser {
+	all, err := io.ReadAll(body)
+	if err != nil {
+		return body
+	}
+	at := bytes.Index(all, []byte(old))
+	copy(all[at:], replacement)
+	return io.NopCloser(bytes.NewReader(all))
+}
+
+// TestConfirmedButDifferent: an object that is not what was sent is removed,
+// whatever the store confirmed.
+func TestConfirmedButDifferent(t *testing.T) {
+	l := newLab(t, nil)
+	u := &upload{b: l.bucket, key: "key", flight: newFlight(nil), size: 10, crc: 1}
+	l.put("key", content(5, 10))
+	a, err := l.bucket.handle.Object("key").Attrs(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := u.confirmed(t.Context(), a); !errors.Is(err, storage.ErrIntegrity) {
+		t.Errorf("confirmed: %v", err)
+	}
+	l.nothing()
+}
+
+// failing delivers n bytes and then err; with data when together is set.
+func failing(n int, err error) io.Reader {
+	return io.MultiReader(bytes.NewReader(content(6, n)), errReader{err})
+}
+
+type errReader struct{ err error }
+
+func (r errReader) Read([]byte) (int, error) { return 0, r.err }
+
+// TestSourceErrorsNeverFinalise breaks 200 sources at random bytes: no request
+// that could complete an object may ever go out.
+func TestSourceErrorsNeverFinalise(t *testing.T) {
+	l := newLab(t, nil)
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 1))
+	broken := errors.New("the source broke")
+	for i := range 200 {
+		cause := []error{broken, io.ErrUnexpectedEOF, fmt.Errorf("wrapped: %w", io.EOF)}[i%3]
+		key := fmt.Sprintf("key-%d", i)
+		_, err := l.bucket.Put(t.Context(), key, failing(r.IntN(3*testChunk), cause), storage.PutOptions{})
+		if !errors.Is(err, cause) {
+			t.Fatalf("Put %d: %v", i, err)
+		}
+	}
+	if n := l.Count(gcsserver.OpFinal) + l.Count(gcsserver.OpInsert); n > 0 {
+		t.Errorf("%d completing requests were sent", n)
+	}
+	l.nothing()
+}
+
+// TestCancelNeverFinalises cancels 200 uploads after a random number of bytes.
+func TestCancelNeverFinalises(t *testing.T) {
+	l := newLab(t, nil)
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	r := rand.New(rand.NewPCG(seed, 2))
+	stop := errors.New("stopped by the test")
+	for i := range 200 {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		at := int64(r.IntN(3 * testChunk))
+		source := &cancelling{r: endless{}, at: at, cancel: func() { cancel(stop) }}
+		_, err := l.bucket.Put(ctx, fmt.Sprintf("key-%d", i), source, storage.PutOptions{})
+		if !errors.Is(err, stop) {
+			t.Fatalf("Put %d: %v", i, err)
+		}
+	}
+	if n := l.Count(gcsserver.OpFinal) + l.Count(gcsserver.OpInsert); n > 0 {
+		t.Errorf("%d completing requests were sent", n)
+	}
+	l.nothing()
+}
+
+type endless struct{}
+
+func (endless) Read(p []byte) (int, error) { return len(p), nil }
+
+// cancelling cancels from another goroutine once so many bytes were read, so
+// that it hits the upload anywhere.
+type cancelling struct {
+	r      io.Reader
+	at     int64
+	cancel func()
+	once   sync.Once
+}
+
+func (c *cancelling) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p[:min(len(p), 10_000)])
+	if c.at -= int64(n); c.at <= 0 {
+		c.once.Do(func() { go c.cancel() })
+	}
+	return n, err
+}
+
+// TestExpiredSession: a session that the store dropped is a clear error, at
+// once.
+func TestExpiredSession(t *testing.T) {
+	l := newLab(t, nil)
+	l.Inject(gcsserver.Fault{Op: gcsserver.OpChunk, Skip: 1, Before: func() { l.Advance(8 * 24 * time.Hour) }})
+	_, err := l.bucket.Put(t.Context(), "key", bytes.NewReader(content(7, faultSize)), storage.PutOptions{})
+	if !errors.Is(err, storage.ErrUnavailable) || !strings.Contains(err.Error(), "upload session has expired") {
+		t.Errorf("Put: %v", err)
+	}
+	noSecrets(t, err)
+	if n := l.Count(gcsserver.OpChunk); n != 2 {
+		t.Errorf("%d chunks were sent, the second was refused for good", n)
+	}
+}
+
+// noSecrets: a session's URL is a credential, and errors are one line.
+func noSecrets(t *testing.T, err error) {
+	t.Helper()
+	if err != nil && (strings.Contains(err.Error(), "upload_id") || strings.Contains(err.Error(), "\n")) {
+		t.Errorf("the error shows a session's URL or has several lines: %v", err)
+	}
+}
+
+// TestLostRace: somebody else creates the key during the upload.
+func TestLostRace(t *testing.T) {
+	l := newLab(t, nil)
+	theirs := content(8, 2000)
+	l.Inject(gcsserver.Fault{Op: gcsserver.OpFinal, Before: func() {
+		l.ClearFaults()
+		if _, err := storage.PutBytes(t.Context(), l.bucket, "key", theirs, storage.PutOptions{}); err != nil {
+			t.Error(err)
+		}
+	}})
+	_, err := l.bucket.Put(t.Context(), "key", bytes.NewReader(content(9, faultSize)), storage.PutOptions{})
+	if !errors.Is(err, storage.ErrExist) {
+		t.Errorf("Put: %v", err)
+	}
+	l.whole("key", theirs)
+}
+
+// TestOutcome loses the reply to the completing request for good and looks at
+// what Put makes of it.
+func TestOutcome(t *testing.T) {
+	short := func(c *Config) { c.RetryBudget, c.MetadataTimeout = 300*time.Millisecond, 500*time.Millisecond }
+	down := func(l *lab, ops ...gcsserver.Op) {
+		for _, op := range ops {
+			l.Inject(gcsserver.Fault{Op: op, Times: -1, Status: 503})
+		}
+	}
+	t.Run("the session tells", func(t *testing.T) {
+		l := newLab(t, short)
+		l.Inject(gcsserver.Fault{Op: gcsserver.OpFinal, DropReply: true})
+		down(l, gcsserver.OpFinal, gcsserver.OpGet)
+		data := content(10, faultSize)
+		o, err := l.bucket.Put(t.Context(), "key", bytes.NewReader(data), storage.PutOptions{})
+		if err != nil || o.Size != faultSize || o.Checksum.Value != crcText(crc32.Checksum(data, castagnoli)) {
+			t.Fatalf("Put: %+v, %v", o, err)
+		}
+		l.ClearFaults()
+		if stat, err := l.bucket.Stat(t.Context(), "key", ""); err != nil || stat.Version != o.Version || stat.ETag != o.ETag || !stat.Created.Equal(o.Created) {
+			t.Errorf("Stat: %+v, %v; Put: %+v", stat, err, o)
+		}
+	})
+	t.Run("a Stat tells", func(t *testing.T) {
+		l := newLab(t, short)
+		l.Inject(gcsserver.Fault{Op: gcsserver.OpFinal, DropReply: true})
+		down(l, gcsserver.OpFinal, gcsserver.OpQuery)
+		l.put("key", content(11, faultSize))
+	})
+	t.Run("nobody tells", func(t *testing.T) {
+		l := newLab(t, short)
+		l.Inject(gcsserver.Fault{Op: gcsserver.OpFinal, DropReply: true})
+		down(l, gcsserver.OpFinal, gcsserver.OpQuery, gcsserver.OpGet)
+		_, err := l.bucket.Put(t.Context(), "key", bytes.NewReader(content(12, faultSize)), storage.PutOptions{})
+		if !errors.Is(err, storage.ErrUnknownOutcome) {
+			t.Errorf("Put: %v", err)
+		}
+		noSecrets(t, err)
+	})
+	t.Run("it was not completed", func(t *testing.T) {
+		l := newLab(t, short)
+		down(l, gcsserver.OpFinal)
+		_, err := l.bucket.Put(t.Context(), "key", bytes.NewReader(content(13, faultSize)), storage.PutOptions{})
+		if !errors.Is(err, storage.ErrUnavailable) || errors.Is(err, storage.ErrUnknownOutcome) {
+			t.Errorf("Put: %v", err)
+		}
+		noSecrets(t, err)
+		l.nothing()
+	})
+	t.Run("single request, a Stat tells", func(t *testing.T) {
+		l := newLab(t, short)
+		l.Inject(gcsserver.Fault{Op: gcsserver.OpInsert, DropReply: true})
+		down(l, gcsserver.OpInsert)
+		o, err := storage.PutBytes(t.Context(), l.bucket, "key", content(14, 1000), storage.PutOptions{})
+		if err != nil || o.Size != 1000 {
+			t.Errorf("Put: %+v, %v", o, err)
+		}
+	})
+	t.Run("single request, nobody tells", func(t *testing.T) {
+		l := newLab(t, short)
+		l.Inject(gcsserver.Fault{Op: gcsserver.OpInsert, DropReply: true})
+		down(l, gcsserver.OpInsert, gcsserver.OpGet)
+		_, err := storage.PutBytes(t.Context(), l.bucket, "key", content(15, 1000), storage.PutOptions{})
+		if !errors.Is(err, storage.ErrUnknownOutcome) {
+			t.Errorf("Put: %v", err)
+		}
+	})
+}
+
+// TestCancelledWhileCompleting cancels while the store keeps silent about the
+// completing request: what was not done is undone, what was done is reported.
+func TestCancelledWhileCompleting(t *testing.T) {
+	stop := errors.New("stopped by the test")
+	for name, size := range map[string]int64{"session": faultSize, "single": 1000} {
+		op, known := gcsserver.OpFinal, int64(0)
+		if size < testChunk {
+			op, known = gcsserver.OpInsert, size
+		}
+		data := content(16, int(size))
+		t.Run(name+" not done", func(t *testing.T) {
+			l := newLab(t, nil)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			l.Inject(gcsserver.Fault{Op: op, Hang: true, Before: func() { cancel(stop) }})
+			_, err := l.bucket.Put(ctx, "key", bytes.NewReader(data), storage.PutOptions{Size: known})
+			if !errors.Is(err, stop) {
+				t.Errorf("Put: %v", err)
+			}
+			l.nothing()
+		})
+		t.Run(name+" done", func(t *testing.T) {
+			l := newLab(t, nil)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			l.Inject(gcsserver.Fault{Op: op, HangAfter: true, After: func() { cancel(stop) }})
+			o, err := l.bucket.Put(ctx, "key", bytes.NewReader(data), storage.PutOptions{Size: known})
+			if err != nil || o.Size != size {
+				t.Fatalf("Put: %+v, %v", o, err)
+			}
+			l.whole("key", data)
+		})
+	}
+}
+
+// TestPutOnly: credentials that may create and nothing else make archives; they
+// neither read nor list, and a lost reply is settled all the same.
+func TestPutOnly(t *testing.T) {
+	s := startStrict(t, gcsserver.Options{Tokens: map[string]gcsserver.Permissions{
+		"all": {"*"}, "writer": {"storage.objects.create", "storage.objects.setRetention"}, "reader": {"storage.objects.get", "storage.objects.list"},
+	}})
+	name := s.bucket(t)
+	as := func(token string) *Bucket {
+		cfg := s.quick(name)
+		cfg.tokens = oauth2.StaticTokenSource(&oauth2.Token{AccessToken: token})
+		return s.open(t, cfg)
+	}
+	writer, all := as("writer"), as("all")
+	until := time.Now().UTC().Add(time.Hour).Truncate(time.Second)
+	s.Inject(gcsserver.Fault{Op: gcsserver.OpFinal, DropReply: true})
+	for key, size := range map[string]int{"large": faultSize, "small": 10} {
+		o, err := writer.Put(t.Context(), key, bytes.NewReader(content(17, size)), storage.PutOptions{
+			Retention: storage.Retention{Mode: storage.Compliance, Until: until}, LegalHold: true,
+		})
+		if err != nil || o.Size != int64(size) || o.Retention.Mode != storage.Compliance || !o.Retention.Until.Equal(until) || !o.LegalHold {
+			t.Fatalf("Put %s: %+v, %v", key, o, err)
+		}
+		if stat, err := all.Stat(t.Context(), key, ""); err != nil || stat.Retention != o.Retention || stat.Version != o.Version {
+			t.Errorf("Stat %s: %+v, %v", key, stat, err)
+		}
+		_, err = writer.Put(t.Context(), key, bytes.NewReader(content(18, size)), storage.PutOptions{})
+		if !errors.Is(err, storage.ErrExist) {
+			t.Errorf("second Put %s: %v", key, err)
+		}
+	}
+	if _, err := writer.Stat(t.Context(), "small", ""); !errors.Is(err, storage.ErrPermission) {
+		t.Errorf("Stat: %v", err)
+	}
+	if _, err := writer.Open(t.Context(), "small", storage.OpenOptions{}); !errors.Is(err, storage.ErrPermission) {
+		t.Errorf("Open: %v", err)
+	}
+	if err := writer.Delete(t.Context(), "small", ""); !errors.Is(err, storage.ErrPermission) {
+		t.Errorf("Delete: %v", err)
+	}
+	if _, err := as("reader").Put(t.Context(), "new", unread{t}, storage.PutOptions{}); !errors.Is(err, storage.ErrPermission) {
+		t.Errorf("Put by a reader: %v", err)
+	}
+	if left := s.leftovers(t); len(left) > 0 {
+		t.Errorf("left over: %q", left)
+	}
+}
+
+// unread fails the test when it is read: what the store will not take is
+// refused before.
+type unread struct{ t *testing.T }
+
+func (u unread) Read([]byte) (int, error) {
+	u.t.Error("the source was read")
+	return 0, io.EOF
+}
+
+// TestRefusedUnread: everything that can be known is known before the first
+// Read.
+func TestRefusedUnread(t *testing.T) {
+	s := startStrict(t, gcsserver.Options{Tokens: map[string]gcsserver.Permissions{
+		"blind": {"storage.objects.create", "storage.objects.setRetention"},
+	}})
+	plain := s.bucketWith(t, nil)
+	cfg := s.quick(plain)
+	cfg.tokens = oauth2.StaticTokenSource(&oauth2.Token{AccessToken: "blind"})
+	b := s.open(t, cfg) // may not read the bucket's settings
+	for name, test := range map[string]struct {
+		key  string
+		opts storage.PutOptions
+		kind error
+	}{
+		"retention":     {"k", storage.PutOptions{Retention: storage.Retention{Mode: storage.Governance, Until: time.Now().Add(time.Hour)}}, errors.ErrUnsupported},
+		"head":          {"k", storage.PutOptions{Head: &storage.DeferredHead{}}, errors.ErrUnsupported},
+		"storage class": {"k", storage.PutOptions{StorageClass: "GLACIER"}, nil},
+		"metadata":      {"k", storage.PutOptions{Metadata: map[string]string{"tag-x": "1"}}, errors.ErrUnsupported},
+		"token":         {"k", storage.PutOptions{Metadata: map[string]string{tokenKey: "1"}}, errors.ErrUnsupported},
+		"line break":    {"a\nb", storage.PutOptions{}, storage.ErrInvalidKey},
+		"reserved":      {".well-known/acme-challenge/x", storage.PutOptions{}, storage.ErrInvalidKey},
+		"too large":     {"k", storage.PutOptions{Size: maxObject + 1}, errors.ErrUnsupported},
+	} {
+		_, err := b.Put(t.Context(), test.key, unread{t}, test.opts)
+		if err == nil || test.kind != nil && !errors.Is(err, test.kind) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if left := s.leftovers(t); len(left) > 0 {
+		t.Errorf("left over: %q", left)
+	}
+}
+
+// TestReadsSurvive breaks bodies and their openings.
+func TestReadsSurvive(t *testing.T) {
+	l := newLab(t, nil)
+	data := content(19, faultSize)
+	l.put("key", data)
+	for name, faults := range map[string][]gcsserver.Fault{
+		"503":        {{Op: gcsserver.OpMedia, Times: 3, Status: 503}},
+		"cut":        {{Op: gcsserver.OpMedia, Times: 4, CutResponse: 100_000}},
+		"no reply":   {{Op: gcsserver.OpMedia, Times: 2, DropReply: true}},
+		"cut + 503s": {{Op: gcsserver.OpMedia, CutResponse: 1000}, {Op: gcsserver.OpMedia, Times: 3, Status: 503}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for _, f := range faults {
+				l.Inject(f)
+			}
+			l.whole("key", data)
+			l.ClearFaults()
+		})
+	}
+	l.Inject(gcsserver.Fault{Op: gcsserver.OpMedia, DamageReply: true})
+	r, err := l.bucket.Open(t.Context(), "key", storage.OpenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := io.ReadAll(r); !errors.Is(err, storage.ErrIntegrity) {
+		t.Errorf("a damaged body was read with error %v", err)
+	}
+}
+
+// TestReplacedWhileRead: where the generation that was opened is gone, the read
+// fails; it never goes on with another.
+func TestReplacedWhileRead(t *testing.T) {
+	s := startStrict(t, gcsserver.Options{})
+	b := s.open(t, s.quick(s.bucketWith(t, nil)))
+	old := content(20, 4<<20)
+	if _, err := b.Put(t.Context(), "key", bytes.NewReader(old), storage.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	s.Inject(gcsserver.Fault{Op: gcsserver.OpMedia, CutResponse: 1 << 20})
+	r, err := b.Open(t.Context(), "key", storage.OpenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if err := b.Delete(t.Context(), "key", ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Put(t.Context(), "key", bytes.NewReader(content(21, 4<<20)), storage.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(r)
+	if !errors.Is(err, storage.ErrIntegrity) || !bytes.Equal(got, old[:len(got)]) {
+		t.Errorf("read %d bytes, error %v", len(got), err)
+	}
+}
+
+// TestNoGoroutines: nothing of a failed or a good Put lives on.
+func TestNoGoroutines(t *testing.T) {
+	l := newLab(t, nil)
+	before := goleak.IgnoreCurrent()
+	b, err := Open(t.Context(), l.quick(l.name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Put(t.Context(), "good", bytes.NewReader(content(22, faultSize)), storage.PutOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Put(t.Context(), "bad", failing(faultSize, io.ErrUnexpectedEOF), storage.PutOptions{}); err == nil {
+		t.Fatal("the Put succeeded")
+	}
+	b.Close()
+	goleak.VerifyNone(t, before)
+}
