@@ -13,17 +13,17 @@ import (
 func errorChecks() []check {
 	return []check{
 		{"errors/bad credentials", func(c *suite) {
-			broken(c, HookBadCredentials, c.h.BadCredentials, storage.ErrCredentials)
+			cannotWork(c, HookBadCredentials, c.h.BadCredentials, storage.ErrCredentials)
 		}},
-		{"errors/no bucket", func(c *suite) { broken(c, HookNoBucket, c.h.NoBucket, storage.ErrBucketNotExist) }},
-		{"errors/unreachable", func(c *suite) { broken(c, HookUnreachable, c.h.Unreachable, storage.ErrUnavailable) }},
-		{"errors/denied", func(c *suite) { broken(c, HookDenied, c.h.Denied, storage.ErrPermission) }},
+		{"errors/no bucket", func(c *suite) { cannotWork(c, HookNoBucket, c.h.NoBucket, storage.ErrBucketNotExist) }},
+		{"errors/unreachable", func(c *suite) { cannotWork(c, HookUnreachable, c.h.Unreachable, storage.ErrUnavailable) }},
+		{"errors/denied", func(c *suite) { cannotWork(c, HookDenied, c.h.Denied, storage.ErrPermission) }},
 	}
 }
 
-// broken runs every method of a bucket that cannot work and expects one
+// cannotWork runs every method of a bucket that cannot work and expects one
 // sentinel from each, in time: an operator waits for it.
-func broken(c *suite, hook Hook, open func(testing.TB) (storage.Bucket, error), kind error) {
+func cannotWork(c *suite, hook Hook, open func(testing.TB) (storage.Bucket, error), kind error) {
 	if !c.has(hook, open != nil) {
 		return
 	}

@@ -160,7 +160,7 @@ func Run(t *testing.T, h Harness) {
 }
 
 // runCheck runs one case, or asserts that it fails when it is a declared quirk.
-func runCheck(t *testing.T, h Harness, c check, prefix string, seed uint64) {
+func runCheck(t testing.TB, h Harness, c check, prefix string, seed uint64) {
 	reason, quirk := h.Quirks[c.name]
 	if !quirk {
 		runOne(t, h, c, prefix, seed)
