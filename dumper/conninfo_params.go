@@ -85,6 +85,9 @@ func unknownParam(key string) string {
 		return "parameter " + key + " is not one of libpq's: remove it"
 	}
 	for known := range libpqParams {
+		if len(key) > 2*len(known) {
+			continue
+		}
 		if d := editDistance(strings.ToLower(key), known); d <= 2 && d < len(known)/2 {
 			return "unknown parameter; did you mean " + known + "?"
 		}

@@ -14,12 +14,13 @@ const (
 )
 
 // message is one of a client program's messages with its continuation lines.
-// pg_restore puts the object in front: "from TOC entry 216; 1259 16394 TABLE t owner".
+// pg_restore --verbose says before an error what it is doing (creating TABLE "public.t")
+// or what entry it is at (from TOC entry 216; 1259 16394 TABLE t owner).
 type message struct {
 	level string // "error", "warning", "" for the rest
 	text  string // first line, without program and level
 	more  string // continuation lines: DETAIL, "Command was: ..."
-	entry string // TOC entry it is about: "TABLE t owner"
+	entry string // what it is about
 }
 
 // command is the SQL that pg_restore was running.
@@ -45,6 +46,9 @@ func (m message) String() string {
 	return oneLine(s)
 }
 
+// restoreSteps is how pg_restore --verbose begins to tell what it does to which object.
+var restoreSteps = []string{"creating ", "dropping ", "executing ", "processing data for ", "restoring large object", "setting owner "}
+
 // messages reads a client program's stderr: parsed into messages as it comes,
 // logged, and its tail kept within bounds.
 type messages struct {
@@ -57,7 +61,8 @@ type messages struct {
 	line    []byte
 	cut     bool // the current line is too long, its rest is dropped
 	open    *message
-	entry   string
+	doing   string // the last step pg_restore announced
+	entry   string // the entry of pg_restore's last error, if it announced no step
 	tail    []byte
 	errors  []string // the first ones, bounded
 	errSize int
@@ -124,6 +129,11 @@ func (m *messages) endLine() {
 		m.entry = ""
 		return
 	}
+	for _, step := range restoreSteps {
+		if strings.HasPrefix(rest, step) {
+			m.doing = rest
+		}
+	}
 	msg := message{text: rest}
 	for _, level := range []string{"error", "warning", "detail", "hint"} {
 		if text, ok := strings.CutPrefix(rest, level+": "); ok {
@@ -131,7 +141,9 @@ func (m *messages) endLine() {
 		}
 	}
 	if msg.level == "error" {
-		msg.entry = m.entry
+		if msg.entry = m.doing; msg.entry == "" {
+			msg.entry = m.entry
+		}
 		m.onError(msg.text)
 	}
 	m.open = &msg

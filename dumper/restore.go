@@ -147,7 +147,8 @@ func (r *restore) run(ctx context.Context, c Conn, t Tools, archive io.Reader, a
 	stop := make(chan struct{}, 1)
 	r.proc, err = startProcess(ctx, "pg_restore", conn, processOptions{
 		path: filepath.Join(t.Dir, "pg_restore"),
-		args: append([]string{"--format=custom", "--no-password", "--dbname=service=" + serviceName}, args...),
+		// Only --verbose names the object that an error is about.
+		args: append([]string{"--format=custom", "--no-password", "--verbose", "--dbname=service=" + serviceName}, args...),
 		// Called while pg_restore may still be starting: r.proc is not ours to touch there.
 		onError:   func(text string) { r.onError(text, stop) },
 		onMessage: r.onMessage, stdin: stdin, log: r.opts.Log,
