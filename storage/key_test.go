@@ -1,0 +1,22 @@
+package storage
+
+import (
+	"errors"
+	"io/fs"
+	"strings"
+	"testing"
+)
+
+func TestCheckKey(t *testing.T) {
+	for _, key := range []string{"a", "a/b", "...", ".a/b.", "a b", "ü/文", "a/...", "a\\b", "-", strings.Repeat("k", MaxKey)} {
+		if err := CheckKey(key); err != nil {
+			t.Errorf("%q: %v", key, err)
+		}
+	}
+	for _, key := range []string{"", "/", "/a", "a/", "a//b", ".", "..", "./a", "a/.", "../a", "a/..", "a/../b",
+		"\x00", "a\x00b", "\xff", "a/\xc3", strings.Repeat("k", MaxKey+1)} {
+		if err := CheckKey(key); !errors.Is(err, ErrInvalidKey) || !errors.Is(err, fs.ErrInvalid) {
+			t.Errorf("%q: %v", key, err)
+		}
+	}
+}
