@@ -1,6 +1,7 @@
 package archiver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -122,8 +123,8 @@ func newArchiveRun(opts ArchiveOptions) *archiveRun {
 }
 
 func (r *archiveRun) run(ctx context.Context) (*ArchiveResult, error) {
-	if r.opts.Name != "" {
-		if err := CheckLabel(r.opts.Name); err != nil {
+	for _, s := range []string{r.opts.Policy, cmp.Or(r.opts.Name, DefaultPolicy)} {
+		if err := CheckLabel(s); err != nil {
 			return nil, err
 		}
 	}
@@ -184,17 +185,18 @@ func (r *archiveRun) storeDump(ctx context.Context) (*dumpStream, error) {
 	stream := newDumpStream(deferred, r.progress, func() (*pgarchive.Scanner, func() error, error) {
 		return r.startDump(guarded)
 	})
+	reader := uploadReader{stream}
 	put := storage.PutOptions{
 		ContentType:  "application/octet-stream",
 		SizeEstimate: int64(float64(r.src.TableBytes) * storedRatio),
 		Progress:     progress,
 	}
 	if deferred {
-		put.Head = &storage.DeferredHead{Size: stream.headSize, Bytes: stream.headBytes}
+		put.Head = &storage.DeferredHead{Size: reader.headSize, Bytes: reader.headBytes}
 	}
 	r.progress.phase(PhaseOpening)
 	key := r.dir.Key(DumpName)
-	o, err := r.opts.Bucket.Put(guarded, key, stream, put)
+	o, err := r.opts.Bucket.Put(guarded, key, reader, put)
 	if closeErr := stream.close(); err == nil {
 		err = closeErr
 	}

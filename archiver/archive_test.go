@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
+	"go.uber.org/goleak"
 
 	"github.com/pgstow/pgstow/dumper"
 	"github.com/pgstow/pgstow/internal/testenv"
@@ -196,7 +197,7 @@ func TestWholeOrAbsent(t *testing.T) {
 	pg := testenv.Postgres(t)
 	db := smallSource(t, pg)
 	conn := connTo(t, pg, db)
-	for _, mode := range []string{refused, lost, gone} {
+	for _, mode := range []string{refused, lost, unsure, gone, lostGone} {
 		t.Run(mode, func(t *testing.T) {
 			at := 1
 			for ; ; at++ {
@@ -298,12 +299,12 @@ func (l *lyingBucket) Put(ctx context.Context, key string, r io.Reader, opts sto
 	if err != nil || !strings.HasSuffix(key, "/"+l.about) {
 		return o, err
 	}
-	body, err := l.Memory.Open(ctx, key, storage.OpenOptions{Length: o.Size - 1})
+	body, err := l.Open(ctx, key, storage.OpenOptions{Length: o.Size - 1})
 	if err != nil {
 		return o, err
 	}
 	defer body.Close()
-	if err := l.Memory.Delete(ctx, key, ""); err != nil {
+	if err := l.Delete(ctx, key, ""); err != nil {
 		return o, err
 	}
 	_, err = l.Memory.Put(ctx, key, body, storage.PutOptions{})
@@ -314,6 +315,7 @@ func (l *lyingBucket) Put(ctx context.Context, key string, r io.Reader, opts sto
 func TestArchiveStalls(t *testing.T) {
 	pg := testenv.Postgres(t)
 	db := longSource(t, pg)
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	for _, when := range []Phase{PhaseOpening, PhaseData} {
 		t.Run(string(when), func(t *testing.T) {
 			b := storagetest.NewMemory(storagetest.MemoryOptions{})
@@ -346,6 +348,7 @@ func TestArchiveStalls(t *testing.T) {
 func TestArchiveInterrupted(t *testing.T) {
 	pg := testenv.Postgres(t)
 	db := longSource(t, pg)
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	interrupt := errors.New("interrupted by the user")
 	for _, when := range []Phase{PhasePreflight, PhaseOpening, PhaseGlobals, PhaseCatalogue, PhaseData, PhaseComplete, PhaseCommit} {
 		t.Run(string(when), func(t *testing.T) {

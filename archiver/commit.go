@@ -32,7 +32,7 @@ type commitUnknownError struct {
 }
 
 func (e *commitUnknownError) Error() string {
-	return fmt.Sprintf("the archive may exist, the store's answer to its manifest was lost: check with `pgstow show %s`: %s", e.id, e.err)
+	return fmt.Sprintf("the archive may exist: the answer to its manifest was lost (%s); check with `pgstow show %s`", oneLine(e.err), e.id)
 }
 
 func (e *commitUnknownError) Unwrap() error { return e.err }
@@ -214,7 +214,7 @@ func (r *archiveRun) remove(ctx context.Context, s storedKey) error {
 		if s.state == mayBeWrong {
 			return nil
 		}
-		return fmt.Errorf("%s is not there now, but its upload may still be completed", s.key)
+		return fmt.Errorf("%s is not there now but may still appear", s.key)
 	}
 	if err != nil {
 		return err

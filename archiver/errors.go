@@ -59,8 +59,13 @@ type LeftoverError struct {
 }
 
 func (e *LeftoverError) Error() string {
-	return fmt.Sprintf("%s; not removed: %s (%s); see `pgstow list --incomplete`",
-		e.Err, strings.Join(e.Keys, ", "), oneLine(e.Removal))
+	why := oneLine(e.Removal)
+	for _, key := range e.Keys {
+		if !strings.Contains(why, key) {
+			why += ", " + key
+		}
+	}
+	return fmt.Sprintf("%s; not removed, see `pgstow list --incomplete`: %s", e.Err, why)
 }
 
 // Unwrap gives the cause.
@@ -81,9 +86,14 @@ func causeOf(ctx context.Context, err error) error {
 	return fmt.Errorf("%w: %w", cause, err)
 }
 
+// oneLine is the text of err, several joined errors with semicolons between.
 func oneLine(err error) string {
 	if err == nil {
 		return ""
 	}
-	return strings.Join(strings.Fields(err.Error()), " ")
+	lines := strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' })
+	for i, line := range lines {
+		lines[i] = strings.TrimSpace(line)
+	}
+	return strings.Join(lines, "; ")
 }

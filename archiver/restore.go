@@ -263,6 +263,6 @@ func (r *restoreRun) warn(text string) {
 
 // partial says what a restore that failed midway has left.
 func partial(c dumper.Conn, err error) error {
-	return fmt.Errorf("%w; database %q may be partly restored: drop and create it again, or restore with --clean --if-exists",
+	return fmt.Errorf("%w; database %q may be partly restored: drop and create it again, or repeat with --clean --if-exists",
 		err, c.Database())
 }

@@ -95,7 +95,8 @@ func (d *dumpStream) headBytes() ([]byte, error) {
 	}
 	head, err := d.scanner.PatchedHead()
 	if err != nil {
-		return nil, sourceFault(err)
+		d.err = sourceFault(err)
+		return nil, d.err
 	}
 	d.headSum = hexSum(head)
 	d.progress.read(len(head))
@@ -109,20 +110,9 @@ func (d *dumpStream) close() error {
 	return d.end()
 }
 
-// blame makes the failure of an upload that the source caused read as the
-// source's, with what the store adds behind it; all else is the store's.
-func (d *dumpStream) blame(err error) error {
-	if d.err == nil || d.err == io.EOF || !errors.Is(err, d.err) {
-		return fmt.Errorf("store dump: %w", err)
-	}
-	text := err.Error()
-	if i := strings.Index(text, d.err.Error()); i >= 0 {
-		text = text[i:]
-	}
-	return &sourceError{text: text, err: err}
-}
-
-// sourceError is an upload's error in words of the source.
+// sourceError stands for an error of the source while a driver has it. It
+// unwraps to nothing there, so that no driver takes a fault of the source, such
+// as the unknown outcome of another Put, for one of its own upload.
 type sourceError struct {
 	text string
 	err  error
@@ -130,6 +120,42 @@ type sourceError struct {
 
 func (e *sourceError) Error() string { return e.text }
 func (e *sourceError) Unwrap() error { return e.err }
+
+func hideCause(err error) error {
+	if err == nil || err == io.EOF {
+		return err
+	}
+	return &sourceError{text: err.Error()}
+}
+
+// uploadReader is a dumpStream as a driver sees it.
+type uploadReader struct{ stream *dumpStream }
+
+func (u uploadReader) Read(p []byte) (int, error) {
+	n, err := u.stream.Read(p)
+	return n, hideCause(err)
+}
+
+func (u uploadReader) headSize() int64 { return u.stream.headSize() }
+
+func (u uploadReader) headBytes() ([]byte, error) {
+	head, err := u.stream.headBytes()
+	return head, hideCause(err)
+}
+
+// blame makes the failure of an upload that the source caused the source's
+// again, with what the store adds behind it; all else is the store's.
+func (d *dumpStream) blame(err error) error {
+	var hidden *sourceError
+	if !errors.As(err, &hidden) {
+		return fmt.Errorf("store dump: %w", err)
+	}
+	text := err.Error()
+	if i := strings.Index(text, hidden.text); i >= 0 {
+		text = text[i:]
+	}
+	return &sourceError{text: text, err: d.err}
+}
 
 // toEnd reads what pg_restore left unread, so that pg_dump's exit and the
 // completeness of its archive count in any case.

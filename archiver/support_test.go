@@ -54,7 +54,8 @@ func longSource(t testing.TB, pg *testenv.Cluster) string {
 	db := pg.CreateDatabase(t)
 	pg.Exec(t, db, `
 		CREATE TABLE long (id int PRIMARY KEY, body text);
-		INSERT INTO long SELECT i, repeat(md5(i::text), 8) FROM generate_series(1, 60000) i;`)
+		INSERT INTO long SELECT i, (SELECT string_agg(md5((i * j)::text), '') FROM generate_series(2, 9) j)
+			FROM generate_series(1, 100000) i;`)
 	return db
 }
 
@@ -189,10 +190,12 @@ func (s sequential) Capabilities() storage.Capabilities {
 
 // Modes of a faultyBucket.
 const (
-	refused = "refused"       // the operation fails and has done nothing
-	lost    = "answer lost"   // the operation is done, its answer is not known
-	gone    = "gone for good" // this one and all later ones fail
-	denied  = "no reading"    // reading and listing are denied, always
+	refused  = "refused"              // the operation fails and has done nothing
+	lost     = "answer lost"          // the operation is done, its answer is not known
+	unsure   = "outcome unknown"      // the operation is not done, and nobody knows
+	gone     = "gone for good"        // this one and all later ones fail
+	lostGone = "answer lost and gone" // as lost, and all later ones fail
+	denied   = "no reading"           // reading is denied, always
 )
 
 var errInjected = errors.New("injected fault")
@@ -213,7 +216,7 @@ func (f *faultyBucket) fault(op, key string) (error, bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.calls++
-	fails := f.calls == f.at || f.mode == gone && f.calls > f.at
+	fails := f.calls == f.at || (f.mode == gone || f.mode == lostGone) && f.calls > f.at
 	if !fails {
 		return nil, false
 	}
@@ -221,7 +224,7 @@ func (f *faultyBucket) fault(op, key string) (error, bool) {
 		f.last = op + " " + key
 	}
 	kind := storage.ErrUnavailable
-	if f.mode == lost && op == "put" {
+	if op == "put" && f.calls == f.at && (f.mode == lost || f.mode == lostGone || f.mode == unsure) {
 		kind = storage.ErrUnknownOutcome
 	}
 	return &storage.Error{Op: op, Key: key, Kind: kind, Err: errInjected}, true
@@ -232,7 +235,7 @@ func (f *faultyBucket) Put(ctx context.Context, key string, r io.Reader, opts st
 	if !fails {
 		return f.Memory.Put(ctx, key, r, opts)
 	}
-	if f.mode == lost {
+	if f.mode == lost || f.mode == lostGone && errors.Is(err, storage.ErrUnknownOutcome) {
 		if _, err := f.Memory.Put(ctx, key, r, opts); err != nil {
 			return storage.Object{}, err
 		}
@@ -295,8 +298,10 @@ func keyOf(m *Manifest, name string) string {
 	return strings.TrimSuffix(m.Key, ManifestName) + name
 }
 
+// oneLiner wants what users see of an error to be one line, and logs it.
 func oneLiner(t testing.TB, err error) {
 	t.Helper()
+	t.Logf("error: %v", err)
 	if err != nil && strings.Contains(err.Error(), "\n") {
 		t.Errorf("the error has several lines: %q", fmt.Sprint(err))
 	}
