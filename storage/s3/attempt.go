@@ -192,13 +192,35 @@ func (p *patience) wait(ctx context.Context, err error, few bool) error {
 		}
 	}
 	p.b.cfg.Log.Debug("request failed, trying again", "failures", p.failures, "pause", pause, "error", readable(err).Error())
+	if !sleep(ctx, pause) {
+		return ended(ctx)
+	}
+	return nil
+}
+
+// sleep reports whether the pause went by before ctx ended.
+func sleep(ctx context.Context, pause time.Duration) bool {
 	timer := time.NewTimer(pause)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
-		return nil
+		return true
 	case <-ctx.Done():
-		return ended(ctx)
+		return false
+	}
+}
+
+// outlive gives a context that ends grace after ctx.
+func outlive(ctx context.Context, grace time.Duration) (context.Context, context.CancelFunc) {
+	later, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+	unhook := context.AfterFunc(ctx, func() {
+		if sleep(later, grace) {
+			cancel(context.Cause(ctx))
+		}
+	})
+	return later, func() {
+		unhook()
+		cancel(nil)
 	}
 }
 

@@ -87,7 +87,7 @@ func (c *commit) run(ctx context.Context) (storage.Object, error) {
 		if isExpired(err) {
 			c.b.renewCredentials()
 		}
-		if waitErr := retry.wait(ctx, err, isConflict(err) || errorCode(err) == "PreconditionFailed"); waitErr != nil {
+		if waitErr := retry.wait(ctx, err, isConflict(err) || errorCode(err) == "PreconditionFailed" || judge(err) == fewTimes); waitErr != nil {
 			if ctx.Err() != nil {
 				return c.interrupted(ctx)
 			}
@@ -101,13 +101,10 @@ func (c *commit) run(ctx context.Context) (storage.Object, error) {
 
 // attempt sends once. The request outlives the caller's context by the grace.
 func (c *commit) attempt(ctx context.Context) (receipt, error) {
-	request, cancel := context.WithTimeout(context.WithoutCancel(ctx), c.b.cfg.CompleteTimeout)
+	request, cancel := outlive(ctx, completionGrace)
 	defer cancel()
-	stop := context.AfterFunc(ctx, func() {
-		timer := time.AfterFunc(completionGrace, cancel)
-		context.AfterFunc(request, func() { timer.Stop() })
-	})
-	defer stop()
+	request, cancelTimeout := context.WithTimeout(request, c.b.cfg.CompleteTimeout)
+	defer cancelTimeout()
 	return c.send(request)
 }
 

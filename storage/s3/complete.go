@@ -89,10 +89,17 @@ func (b *Bucket) putSingle(ctx context.Context, key string, r io.Reader, opts st
 	case !eof:
 		return storage.Object{}, sizeError(opts.Size, opts.Size+1)
 	}
-	c := commit{b: b, key: key, token: token, want: content{size: opts.Size}}
+	return b.putBytes(ctx, key, data, opts, token, progress)
+}
+
+// putBytes creates an object in one request.
+func (b *Bucket) putBytes(ctx context.Context, key string, data []byte, opts storage.PutOptions,
+	token string, progress *progress) (storage.Object, error) {
+	length := int64(len(data))
+	c := commit{b: b, key: key, token: token, want: content{size: length}}
 	meta := newCreation(opts, token)
 	in := s3.PutObjectInput{
-		Bucket: &b.cfg.Bucket, Key: &key, ContentLength: &opts.Size, IfNoneMatch: aws.String("*"),
+		Bucket: &b.cfg.Bucket, Key: &key, ContentLength: &length, IfNoneMatch: aws.String("*"),
 		ContentType: meta.contentType, Metadata: meta.metadata, Tagging: meta.tagging, StorageClass: meta.class,
 		ObjectLockMode: meta.mode, ObjectLockRetainUntilDate: meta.until, ObjectLockLegalHoldStatus: meta.hold,
 	}
@@ -105,10 +112,10 @@ func (b *Bucket) putSingle(ctx context.Context, key string, r io.Reader, opts st
 		in.ChecksumCRC64NVME = &c.want.crc64
 	}
 	c.send = func(ctx context.Context) (receipt, error) { return b.tryPut(ctx, in, data) }
-	progress.sent(opts.Size)
+	progress.sent(length)
 	o, err := c.run(ctx)
 	if err == nil {
-		progress.acknowledged(opts.Size)
+		progress.acknowledged(length)
 	}
 	return o, err
 }

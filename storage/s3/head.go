@@ -59,6 +59,9 @@ func (h *head) send(ctx context.Context, w *workers) error {
 	if int64(len(content)) != h.size {
 		return fmt.Errorf("the deferred head has %d bytes, announced were %d", len(content), h.size)
 	}
+	if len(h.buf) == 0 {
+		return nil
+	}
 	copy(h.buf, content)
 	rest := h.buf
 	for n := 1; n <= h.parts(); n++ {

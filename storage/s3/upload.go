@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -24,6 +25,9 @@ import (
 // abortTimeout bounds the removal of an upload that failed.
 const abortTimeout = 30 * time.Second
 
+// partGrace is how long part requests may go on after the upload has failed.
+const partGrace = 2 * time.Second
+
 // upload is one multipart upload.
 type upload struct {
 	b        *Bucket
@@ -34,6 +38,8 @@ type upload struct {
 	progress *progress
 	gate     *gate
 	buffers  *buffers
+
+	cut atomic.Bool // a part request was given up while it was under way
 
 	mu    sync.Mutex
 	parts []part // in the order in which they arrived
@@ -67,7 +73,17 @@ func (b *Bucket) putStream(ctx context.Context, key string, r io.Reader, opts st
 	}
 	err = u.send(ctx, &source{r: r}, opts)
 	var o storage.Object
-	if err == nil {
+	switch {
+	case err == nil && len(u.parts) == 0:
+		// Stores differ about uploads that hold nothing: an empty object goes
+		// in one request.
+		if err = u.abort(ctx); err == nil {
+			progress.completing(true)
+			defer progress.completing(false)
+			return b.putBytes(ctx, key, nil, opts, token, progress)
+		}
+		return o, err
+	case err == nil:
 		o, err = u.complete(ctx)
 	}
 	switch {
@@ -170,6 +186,10 @@ func (u *upload) sendBody(ctx context.Context, src *source, first int, haveHead 
 			return total, err
 		}
 		total += int64(k)
+		if total == 0 {
+			u.buffers.put(buf)
+			return 0, nil
+		}
 		w.start(n, buf[:k], func() { u.buffers.put(buf) })
 		if eof {
 			return total, nil
@@ -251,7 +271,11 @@ func outcomeOf(err error) outcome {
 // tryPart sends one part once.
 func (u *upload) tryPart(ctx context.Context, p *part, data []byte) error {
 	content := newBody(data)
-	attempt, stop := watch(ctx, content, u.b.cfg.IdleTimeout, u.b.cfg.ResponseTimeout)
+	// A request that is cut short may still put its part into an upload that is
+	// aborted meanwhile, so it gets a moment to end by itself.
+	request, cancel := outlive(ctx, partGrace)
+	defer cancel()
+	attempt, stop := watch(request, content, u.b.cfg.IdleTimeout, u.b.cfg.ResponseTimeout)
 	defer stop()
 	in := &s3.UploadPartInput{
 		Bucket: &u.b.cfg.Bucket, Key: &u.key, UploadId: &u.id,
@@ -264,6 +288,9 @@ func (u *upload) tryPart(ctx context.Context, p *part, data []byte) error {
 	}
 	out, err := u.b.client.UploadPart(attempt, in, once, u.b.unsigned)
 	if err != nil {
+		if request.Err() != nil {
+			u.cut.Store(true)
+		}
 		return attemptError(ctx, attempt, err)
 	}
 	p.etag = aws.ToString(out.ETag)
@@ -299,6 +326,15 @@ func (u *upload) abort(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
 	defer cancel()
 	err := u.b.abortUpload(ctx, u.key, u.id)
+	// What the store still had of a request that was cut short may bring the
+	// upload back to life.
+	for try := 0; err == nil && u.cut.Load() && try < 5; try++ {
+		sleep(ctx, 200*time.Millisecond)
+		if _, gone, lookErr := u.b.describe(ctx, types.MultipartUpload{Key: &u.key, UploadId: &u.id}); gone || lookErr != nil {
+			break
+		}
+		err = u.b.abortUpload(ctx, u.key, u.id)
+	}
 	if err == nil {
 		return nil
 	}
