@@ -44,7 +44,7 @@ func (p *prefixed) full(op, key string) (string, error) {
 
 // relative makes an error name the key that the caller knows.
 func (p *prefixed) relative(err error) error {
-	e, ok := err.(*Error)
+	e, ok := err.(*Error) //nolint:errorlint // only the outermost error names the caller's key
 	if !ok {
 		return err
 	}

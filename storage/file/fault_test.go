@@ -310,7 +310,7 @@ func sweep(t *testing.T, dir string) int {
 	t.Helper()
 	b := open(t, dir)
 	left := 0
-	for u, err := range b.Uploads(t.Context(), "pg/") {
+	for u, err := range b.Uploads(t.Context(), "") {
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -324,6 +324,9 @@ func sweep(t *testing.T, dir string) int {
 	}
 	if all, _ := os.ReadDir(filepath.Join(dir, tmpDir)); len(all) > 0 {
 		t.Errorf("after the sweep: %v", all)
+	}
+	if left := leftovers(t, dir); len(left) > 0 {
+		t.Errorf("after the sweep: %q", left)
 	}
 	return left
 }

@@ -3,6 +3,7 @@ package file
 import (
 	"fmt"
 	"io/fs"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -191,6 +192,35 @@ func TestForeignNames(t *testing.T) {
 	}
 	_, err := b.Open(t.Context(), "fifo", storage.OpenOptions{})
 	is(t, err, storage.ErrNotExist)
+}
+
+// TestEmptyLeftovers: a process that died before it made its file leaves
+// folders, and the sweep takes them too.
+func TestEmptyLeftovers(t *testing.T) {
+	dir := t.TempDir()
+	b := open(t, dir)
+	for _, name := range []string{"1700000000-A/pg/7", "1700000000-B", "not ours"} {
+		if err := os.MkdirAll(filepath.Join(dir, tmpDir, name), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got := map[string]string{}
+	for u, err := range b.Uploads(t.Context(), "") {
+		if err != nil {
+			t.Fatal(err)
+		}
+		got[u.ID] = u.Key
+		if u.Initiated.IsZero() || u.Newest.IsZero() {
+			t.Errorf("%+v", u)
+		}
+	}
+	want := map[string]string{"1700000000-A": "pg/7", "1700000000-B": "", "not ours": ""}
+	if !maps.Equal(got, want) {
+		t.Errorf("Uploads gave %v, expected %v", got, want)
+	}
+	if n := sweep(t, dir); n != len(want) {
+		t.Errorf("the sweep took %d of %d", n, len(want))
+	}
 }
 
 func TestLongSegment(t *testing.T) {

@@ -122,9 +122,6 @@ func (p *put) begin() error {
 	} else if !missing(err) {
 		return p.fail("look for the key", err)
 	}
-	if err := p.makeParents(); err != nil {
-		return p.fail("make the folder", err)
-	}
 	// The key is the temporary file's path, so that a leftover tells whose it is.
 	p.tmp = path.Join(tmpDir, strconv.FormatInt(time.Now().Unix(), 10)+"-"+rand.Text())
 	name := path.Join(p.tmp, p.key)
@@ -136,6 +133,11 @@ func (p *put) begin() error {
 		return p.fail("make the temporary file", err)
 	}
 	p.file = f
+	// Only now: folders that a killed process leaves empty are then known by
+	// its temporary file.
+	if err := p.makeParents(); err != nil {
+		return p.fail("make the folder", err)
+	}
 	return nil
 }
 
@@ -206,6 +208,9 @@ func (p *put) copy(ctx context.Context, r io.Reader) error {
 				return err
 			}
 			p.size += int64(n)
+		}
+		if p.opts.Size > 0 && p.size > p.opts.Size {
+			return p.source("the source has more than the %d bytes that were announced", p.opts.Size)
 		}
 		if end == io.EOF {
 			return nil
@@ -344,8 +349,8 @@ func (p *put) cleanUp(err error) error {
 // pruneMade removes the folders that were made for the key, unless somebody
 // else uses them by now.
 func (p *put) pruneMade() {
-	for dir := path.Dir(p.key); dir != "." && p.b.root.Remove(dir) == nil; dir = path.Dir(dir) {
-		if dir == p.made {
+	for dir := path.Dir(p.key); dir != "."; dir = path.Dir(dir) {
+		if err := p.b.root.Remove(dir); err != nil && !missing(err) || dir == p.made {
 			return
 		}
 	}

@@ -33,7 +33,7 @@ func (b *Bucket) Uploads(ctx context.Context, prefix string) iter.Seq2[storage.U
 				yield(storage.Upload{}, err)
 				return
 			}
-			if u.Key != "" && strings.HasPrefix(u.Key, prefix) && !yield(u, nil) {
+			if u.ID != "" && strings.HasPrefix(u.Key, prefix) && !yield(u, nil) {
 				return
 			}
 		}
@@ -42,7 +42,7 @@ func (b *Bucket) Uploads(ctx context.Context, prefix string) iter.Seq2[storage.U
 
 // upload describes one folder in tmpDir, whose one file lies at the key's own
 // path. A process that died before it made the file leaves empty folders: their
-// path is as much of the key as is known.
+// path, perhaps none, is as much of the key as is known.
 func (b *Bucket) upload(ctx context.Context, id string) (storage.Upload, error) {
 	u := storage.Upload{ID: id}
 	top := path.Join(tmpDir, id)
@@ -86,7 +86,7 @@ func initiated(id string) time.Time {
 }
 
 // AbortUpload implements storage.UploadSweeper. The Put that still writes the
-// file fails.
+// file fails. Folders that were made for the key alone go too.
 func (b *Bucket) AbortUpload(ctx context.Context, u storage.Upload) error {
 	if err := ended(ctx, "abort", u.Key); err != nil {
 		return err
@@ -96,6 +96,9 @@ func (b *Bucket) AbortUpload(ctx context.Context, u storage.Upload) error {
 	}
 	if err := b.root.RemoveAll(path.Join(tmpDir, u.ID)); err != nil && !missing(err) {
 		return failure("abort", u.Key, err)
+	}
+	if storage.CheckKey(u.Key) == nil {
+		b.prune(path.Dir(u.Key))
 	}
 	return nil
 }

@@ -90,7 +90,9 @@ func (c *suite) checksum(op string, o storage.Object, content io.Reader) {
 	default:
 		c.Fatalf("the harness names an unknown checksum algorithm %q", c.h.Checksum)
 	}
-	io.Copy(h, content)
+	if _, err := io.Copy(h, content); err != nil {
+		c.Fatalf("generate the content of %q: %v", o.Key, err)
+	}
 	if want := base64.StdEncoding.EncodeToString(h.Sum(nil)); o.Checksum.Value != want {
 		c.Errorf("%s %q shows the checksum %q, the content has %q", op, o.Key, o.Checksum.Value, want)
 	}

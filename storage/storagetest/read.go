@@ -30,8 +30,11 @@ func readChecks() []check {
 
 // slice is the range of an object's content.
 func (c *suite) slice(key string, size, offset, length int64) io.Reader {
+	c.Helper()
 	r := c.content(key, size)
-	io.CopyN(io.Discard, r, offset)
+	if _, err := io.CopyN(io.Discard, r, offset); err != nil {
+		c.Fatalf("generate the content of %q: %v", key, err)
+	}
 	if length > 0 {
 		return io.LimitReader(r, length)
 	}

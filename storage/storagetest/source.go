@@ -16,7 +16,7 @@ import (
 // never hold the same bytes and any object can be checked without keeping it.
 func (c *suite) content(key string, size int64) io.Reader {
 	h := fnv.New64a()
-	io.WriteString(h, key)
+	h.Write([]byte(key))
 	return newContent(c.seed^h.Sum64(), size)
 }
 
