@@ -57,6 +57,16 @@ func (w *wire) thaw() {
 	}
 }
 
+// kill is the end of the server, for its clients.
+func (w *wire) kill() {
+	w.Listener.Close()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for c := range w.conns {
+		c.Conn.Close()
+	}
+}
+
 func (w *wire) wait() {
 	w.mu.Lock()
 	ice := w.ice
