@@ -21,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/pgstow/pgstow/dumper"
+	"github.com/pgstow/pgstow/dumper/pgarchive"
 	"github.com/pgstow/pgstow/internal/testenv"
 	"github.com/pgstow/pgstow/internal/testenv/sample"
 	"github.com/pgstow/pgstow/storage"
@@ -476,5 +477,24 @@ func TestArchiveKeepsSecrets(t *testing.T) {
 	}
 	if strings.Contains(string(text), "w/o?r%d") {
 		t.Error("the password stands in the result")
+	}
+}
+
+// A driver must not take a fault of the source for one of its own upload: one
+// whose outcome seems unknown it would not even abort.
+func TestDriverDoesNotSeeTheSourcesCause(t *testing.T) {
+	cause := &storage.Error{Op: "put", Key: "globals", Kind: storage.ErrUnknownOutcome, Err: errInjected}
+	stream := newDumpStream(true, newTracker(nil), func() (*pgarchive.Scanner, func() error, error) { return nil, nil, cause })
+	_, seen := uploadReader{stream}.Read(make([]byte, 1))
+	if seen == nil || errors.Is(seen, storage.ErrUnknownOutcome) || errors.Is(seen, errInjected) || seen.Error() != cause.Error() {
+		t.Errorf("the driver sees %v", seen)
+	}
+	back := stream.blame(&storage.Error{Op: "put", Key: "dump", Err: fmt.Errorf("read the source: %w; the upload stays", seen)})
+	if !errors.Is(back, storage.ErrUnknownOutcome) || back.Error() != cause.Error()+"; the upload stays" {
+		t.Errorf("the caller sees %v", back)
+	}
+	if own := stream.blame(&storage.Error{Op: "put", Key: "dump", Kind: storage.ErrUnavailable}); !errors.Is(own, storage.ErrUnavailable) ||
+		errors.Is(own, errInjected) {
+		t.Errorf("the store's own failure is %v", own)
 	}
 }
