@@ -1,0 +1,116 @@
+package archiver
+
+import (
+	"slices"
+	"testing"
+
+	"github.com/aws/aws-sdk-go-v2/credentials"
+
+	"github.com/pgstow/pgstow/internal/testenv"
+	"github.com/pgstow/pgstow/internal/testenv/gcsserver"
+	"github.com/pgstow/pgstow/storage"
+	"github.com/pgstow/pgstow/storage/file"
+	"github.com/pgstow/pgstow/storage/gcs"
+	"github.com/pgstow/pgstow/storage/s3"
+)
+
+// Archive, listing and restore through every driver, to real servers where
+// there are any. The dump has several parts where a store takes parts.
+func TestStores(t *testing.T) {
+	pg := testenv.Postgres(t)
+	source := longSource(t, pg)
+	for name, open := range map[string]func(t *testing.T) storage.Bucket{
+		"file":      openFile,
+		"versitygw": func(t *testing.T) storage.Bucket { return openS3(t, testenv.VersityGW(t), testenv.BucketOptions{}) },
+		"versitygw versions": func(t *testing.T) storage.Bucket {
+			return openS3(t, testenv.VersityGW(t), testenv.BucketOptions{ObjectLock: true})
+		},
+		"minio": func(t *testing.T) storage.Bucket { return openS3(t, testenv.MinIO(t), testenv.BucketOptions{}) },
+		"minio versions": func(t *testing.T) storage.Bucket {
+			return openS3(t, testenv.MinIO(t), testenv.BucketOptions{Versioning: true})
+		},
+		"gcs": openGCS,
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := open(t)
+			t.Cleanup(func() {
+				if err := b.Close(); err != nil {
+					t.Error(err)
+				}
+			})
+			b = storage.Prefixed(b, "some/prefix/")
+			res := archived(t, pg, source, b)
+			m := res.Manifest
+			if caps := b.Capabilities(); caps.Versions && m.Objects.Dump.Version == "" ||
+				caps.DeferredHead != (m.Objects.Dump.Body != nil) ||
+				m.ReadBack != ReadBackDone || res.ReadBack != ReadBackDone {
+				t.Errorf("%+v on a store with %+v", m, caps)
+			}
+			all := content(t, b)
+			validate(t, all[m.Key])
+			checkByHand(t, m, all)
+			if b.Capabilities().Versions { // what hides the archive from others hides nothing from us
+				for _, o := range []StoredObject{m.Objects.Dump, *m.Objects.Index, {Key: m.Key}} {
+					if err := b.Delete(t.Context(), o.Key, ""); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if list := listed(t, b); !slices.Equal(ids(list), []string{m.ID}) || list[0].DumpSize != m.Objects.Dump.Size {
+				t.Fatalf("listed are %+v", list)
+			}
+			target := pg.CreateDatabase(t)
+			if _, err := Restore(t.Context(), RestoreOptions{Bucket: b, Ref: Latest, Conn: connTo(t, pg, target)}); err != nil {
+				t.Fatal(err)
+			}
+			if got := count(t, pg, target, "long"); got != 100000 {
+				t.Errorf("table long has %d rows", got)
+			}
+			for _, c := range Doctor(t.Context(), DoctorOptions{OpenBucket: opening(closeless{b}, nil)}) {
+				if c.Status != CheckOK {
+					t.Errorf("doctor: %+v", c)
+				}
+			}
+			if res, err := Cleanup(t.Context(), CleanupOptions{Bucket: b}); err != nil || len(res.Uploads) > 0 {
+				t.Errorf("cleanup: %+v, %v", res, err)
+			}
+		})
+	}
+}
+
+// closeless is a bucket that somebody else closes.
+type closeless struct{ storage.Bucket }
+
+func (closeless) Close() error { return nil }
+
+func openFile(t *testing.T) storage.Bucket {
+	b, err := file.Open(t.Context(), file.Config{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func openS3(t *testing.T, srv *testenv.S3, opts testenv.BucketOptions) storage.Bucket {
+	b, err := s3.Open(t.Context(), s3.Config{
+		Bucket: srv.NewBucket(t, opts), Region: srv.Region, Endpoint: srv.Endpoint, PathStyle: true, PartSize: 5 << 20,
+		Credentials: credentials.NewStaticCredentialsProvider(srv.AccessKey, srv.SecretKey, ""),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// openGCS opens a bucket of the strict server, written from the protocol.
+func openGCS(t *testing.T) storage.Bucket {
+	srv := gcsserver.Start(t, gcsserver.Options{})
+	if err := srv.CreateBucket("archives", nil); err != nil {
+		t.Fatal(err)
+	}
+	b, err := gcs.Open(t.Context(), gcs.Config{Bucket: "archives", Endpoint: srv.URL, ChunkSize: 1 << 20})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
