@@ -126,6 +126,8 @@ func judge(err error) verdict {
 		return again
 	case "BadDigest", "XAmzContentChecksumMismatch", "XAmzContentSHA256Mismatch", "InvalidDigest", "RequestTimeTooSkewed":
 		return fewTimes
+	case "AccessDenied", "InvalidPart", "InvalidPartOrder", "EntityTooSmall", "EntityTooLarge", "InvalidRequest", "MalformedXML", "NoSuchUpload":
+		return final // also inside a 200, for which the SDK puts a 500
 	}
 	if isExpired(err) {
 		return fewTimes

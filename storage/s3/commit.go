@@ -173,8 +173,7 @@ func isRefusal(err error) bool {
 	case "NoSuchUpload", "PreconditionFailed":
 		return false
 	}
-	s := statusCode(err)
-	return s >= 400 && s < 500
+	return statusCode(err) >= 400
 }
 
 // mayHaveWorked reports a failure that can follow a request which took effect.
@@ -256,7 +255,7 @@ func (c *commit) confirm(ctx context.Context, got receipt) (storage.Object, erro
 			err = errors.New("the store confirmed the object and does not show it")
 		}
 		// Some stores show a new object only after a while.
-		if waitErr := retry.wait(ctx, err, what == absent); waitErr != nil {
+		if waitErr := retry.wait(ctx, err, what == absent || statusCode(err)/100 == 4); waitErr != nil {
 			return storage.Object{}, unknown(err)
 		}
 	}

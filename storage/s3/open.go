@@ -217,6 +217,9 @@ func isExpired(err error) bool {
 	switch errorCode(err) {
 	case "ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired":
 		return true
+	case "BadRequest":
+		// HEAD has no body and so no code; this is what an expired token gets.
+		return statusCode(err) == http.StatusBadRequest
 	}
 	return false
 }

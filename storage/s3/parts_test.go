@@ -34,7 +34,7 @@ func TestPartPlan(t *testing.T) {
 		{"no estimate reaches 4.8 TiB", Config{}, 0, 16 * mib, 4*tib + 8*tib/10, gib, 32 * mib},
 		{"small", Config{}, 1 * gib, 16 * mib, 4 * tib, gib, 32 * mib},
 		{"100 GiB keeps to 16 MiB", Config{}, 100 * gib, 16 * mib, 4 * tib, gib, 32 * mib},
-		{"1 TiB", Config{}, 1 * tib, 132 * mib, 8 * tib, gib, 264 * mib},
+		{"1 TiB", Config{}, 1 * tib, 132 * mib, 7 * tib, gib, 264 * mib},
 		{"4.8 TiB", Config{}, 4*tib + 8*tib/10, 630 * mib, 9 * tib, gib, gib},
 		{"1,000 parts", Config{MaxParts: 1000}, 0, 16 * mib, 490 * gib, gib, 32 * mib},
 		{"1,000 parts, 500 GiB", Config{MaxParts: 1000}, 500 * gib, 640 * mib, 900 * gib, gib, gib},
