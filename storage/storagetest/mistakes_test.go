@@ -8,6 +8,7 @@ import (
 	"iter"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/pgstow/pgstow/storage"
@@ -142,15 +143,15 @@ func contextMistakes() []mistake {
 			return &storage.Error{Op: "put", Key: key + "x", Err: err}
 		}, "put/create-only"),
 		{name: "leaves the upload of a failed Put", make: func(m *Memory, b *broken) {
-			failed := 0
+			var failed atomic.Int64
 			b.put = func(ctx context.Context, key string, r io.Reader, opts storage.PutOptions) (storage.Object, error) {
 				o, err := m.Put(ctx, key, r, opts)
 				if err != nil {
-					failed++
+					failed.Add(1)
 				}
 				return o, err
 			}
-			b.leavings = func() []string { return make([]string, failed) }
+			b.leavings = func() []string { return make([]string, failed.Load()) }
 		}, caughts: []string{"fault/source error", "fault/cancelled in mid-stream", "put/racing creators", "head/error",
 			"put/create-only", "fault/key free again", "uploads/swept"}},
 		{name: "leaks a goroutine", caughts: []string{"put/bytes"}, make: func(m *Memory, b *broken) {
