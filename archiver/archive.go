@@ -167,7 +167,7 @@ func (r *archiveRun) begin() error {
 		Format: Format, ID: dir.ID, Label: dir.Label, Policy: dir.Policy, Key: dir.Key(ManifestName),
 		Pgstow: r.opts.Pgstow, Started: started.Truncate(time.Millisecond),
 		Source:   newSource(r.opts.Conn, r.src),
-		Tools:    Tools{PgDump: r.tools.Version},
+		Tools:    Tools{PgDump: r.tools.Version, PgDumpArgs: r.opts.DumpArgs},
 		Evidence: EvidenceNone, EvidenceReason: noEvidence,
 		ReadBack: ReadBackDone,
 		Warnings: append([]string(nil), r.src.Warnings...),
@@ -217,7 +217,7 @@ func (r *archiveRun) startDump(ctx context.Context) (*pgarchive.Scanner, func() 
 		return nil, nil, err
 	}
 	r.progress.phase(PhaseCatalogue)
-	dump, err := dumper.StartDump(ctx, r.opts.Conn, r.tools, dumper.DumpOptions{
+	dump, err := dumper.StartDump(ctx, r.src.Conn(), r.tools, dumper.DumpOptions{
 		Snapshot: r.src.Snapshot, Args: r.opts.DumpArgs, Log: r.log,
 	})
 	if err != nil {

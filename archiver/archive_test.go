@@ -438,6 +438,10 @@ func TestArchiveOfNothing(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		validate(t, content(t, b)[res.Manifest.Key])
+		if !slices.Equal(res.Manifest.Tools.PgDumpArgs, args) {
+			t.Errorf("pg_dump's options are recorded as %q", res.Manifest.Tools.PgDumpArgs)
+		}
 		if res.Manifest.Totals.Blocks != 0 || res.Manifest.Objects.Dump.Size != res.Manifest.Objects.Dump.Head.Length {
 			t.Errorf("manifest is %+v", res.Manifest)
 		}

@@ -113,7 +113,7 @@ func (c *cloneRun) dumpArgs() []string {
 
 func (c *cloneRun) startDump(ctx context.Context) (*pgarchive.Scanner, func() error, error) {
 	c.progress.phase(PhaseCatalogue)
-	dump, err := dumper.StartDump(ctx, c.opts.From, c.dumpTools, dumper.DumpOptions{
+	dump, err := dumper.StartDump(ctx, c.src.Conn(), c.dumpTools, dumper.DumpOptions{
 		Snapshot: c.src.Snapshot, Args: c.dumpArgs(), Log: c.log,
 	})
 	if err != nil {

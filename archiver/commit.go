@@ -126,13 +126,8 @@ func (r *archiveRun) commit(ctx context.Context) (*ArchiveResult, error) {
 		return nil, fmt.Errorf("store manifest: %w", err)
 	}
 	r.stored = append(r.stored, storedKey{key: key, version: o.Version})
-	readBack, err := r.readBackManifest(ctx, key, o.Version, raw)
-	if err != nil {
-		return nil, err
-	}
-	return &ArchiveResult{
-		Manifest: r.manifest, ManifestSHA256: hexSum(raw), ReadBack: readBack, Warnings: r.manifest.Warnings,
-	}, nil
+	res := &ArchiveResult{Manifest: r.manifest, ManifestSHA256: hexSum(raw), Warnings: slices.Clone(r.manifest.Warnings)}
+	return res, r.readBackManifest(ctx, key, o.Version, raw, res)
 }
 
 // settleTime bounds what is tried after the store or the caller gave up.
@@ -160,22 +155,25 @@ func (r *archiveRun) settleManifest(ctx context.Context, key string, raw []byte,
 // readBackManifest compares the stored manifest byte for byte. A store that
 // cannot be reached any more has confirmed the manifest all the same: the
 // archive exists, and saying otherwise would be wrong.
-func (r *archiveRun) readBackManifest(ctx context.Context, key, version string, raw []byte) (string, error) {
+func (r *archiveRun) readBackManifest(ctx context.Context, key, version string, raw []byte, res *ArchiveResult) error {
 	ctx, cancel := r.bounded(ctx)
 	defer cancel()
 	got, err := readSmall(ctx, r.opts.Bucket, key, version, maxManifest)
 	switch {
 	case errors.Is(err, storage.ErrPermission):
-		return ReadBackDenied, nil
+		res.ReadBack = ReadBackDenied
 	case errors.Is(err, ErrIntegrity) || errors.Is(err, storage.ErrIntegrity):
-		return "", fmt.Errorf("read back manifest: %w", err)
+		return fmt.Errorf("read back manifest: %w", err)
 	case err != nil:
-		r.warn("the manifest is stored but could not be read back: " + oneLine(causeOf(ctx, err)))
-		return ReadBackUnavailable, nil
+		text := "the manifest is stored but could not be read back: " + oneLine(causeOf(ctx, err))
+		r.log.Warn(text)
+		res.ReadBack, res.Warnings = ReadBackUnavailable, append(res.Warnings, text)
 	case !bytes.Equal(got, raw):
-		return "", integrity("manifest %s differs from what was written", key)
+		return integrity("manifest %s differs from what was written", key)
+	default:
+		res.ReadBack = ReadBackDone
 	}
-	return ReadBackDone, nil
+	return nil
 }
 
 // removeStored removes what the failed run has put, the newest first, so that

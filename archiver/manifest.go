@@ -91,6 +91,9 @@ type Source struct {
 // Tools are the programs that made the dump.
 type Tools struct {
 	PgDump string `json:"pg_dump"`
+	// PgDumpArgs are the options that were given to it: an archive made with
+	// some may be a part of the database.
+	PgDumpArgs []string `json:"pg_dump_args,omitempty"`
 }
 
 // ArchiveInfo is what the dump's own header says.

@@ -26,7 +26,7 @@ func inspectSource(ctx context.Context, o sourceOptions) (*dumper.Source, dumper
 	if err != nil {
 		return nil, dumper.Tools{}, err
 	}
-	src, err := dumper.InspectSource(ctx, o.conn, dumper.SourceOptions{AllowPooler: o.allowPooler, Log: o.log})
+	src, err := dumper.InspectSource(ctx, o.conn, dumper.SourceOptions{AllowPooler: o.allowPooler, DumpArgs: o.args, Log: o.log})
 	if err != nil {
 		return nil, dumper.Tools{}, err
 	}
