@@ -290,10 +290,7 @@ func worthWaiting(err error) bool {
 	for _, l := range flatten(err) {
 		var dns *net.DNSError
 		if errors.As(l, &dns) {
-			if dns.IsNotFound {
-				return false
-			}
-			return true
+			return !dns.IsNotFound
 		}
 		if errors.Is(l, syscall.ECONNREFUSED) || errors.Is(l, syscall.ECONNRESET) || errors.Is(l, syscall.EPIPE) ||
 			errors.Is(l, io.EOF) || errors.Is(l, io.ErrUnexpectedEOF) || isTimeout(l) {

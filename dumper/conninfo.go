@@ -185,7 +185,7 @@ func (c Conn) with(key, value string) Conn {
 	return c
 }
 
-// PasswordTyped: a password stands in the string itself, and so in the shell's
+// PasswordTyped tells whether a password stands in the string itself, and so in the shell's
 // history and in this process's arguments.
 func (c Conn) PasswordTyped() bool { return c.passwordTyped }
 

@@ -21,9 +21,9 @@ type DumpOptions struct {
 
 // Dump is a running pg_dump. Read returns io.EOF only after it exited 0.
 type Dump struct {
-	ctx  context.Context //nolint:containedctx // ends with this process; its cause explains why the stream broke
-	proc *process
-	out  *os.File
+	proc  *process
+	out   *os.File
+	cause func() error // why the context ended, nil if it did not
 
 	mu     sync.Mutex
 	closed bool
@@ -57,7 +57,7 @@ func StartDump(ctx context.Context, c Conn, t Tools, opts DumpOptions) (*Dump, e
 		_ = r.Close()
 		return nil, failCause(ErrDump, err.Error(), err)
 	}
-	d := &Dump{ctx: ctx, proc: proc, out: r}
+	d := &Dump{proc: proc, out: r, cause: func() error { return context.Cause(ctx) }}
 	go func() { // whoever still holds the pipe after pg_dump exited does not hold up the reader
 		<-proc.done
 		_ = r.SetReadDeadline(time.Now().Add(straggle))
@@ -107,8 +107,8 @@ func (d *Dump) end(readErr error) error {
 	switch failure := d.proc.failure(); {
 	case d.closed:
 		d.err = fail(ErrDump, "pg_dump was stopped before its end")
-	case failure != nil && d.ctx.Err() != nil:
-		cause := context.Cause(d.ctx)
+	case failure != nil && d.cause() != nil:
+		cause := d.cause()
 		d.err = failCause(ErrDump, "pg_dump stopped: "+cause.Error(), cause)
 	case failure != nil:
 		d.err = failCause(ErrDump, failure.Error(), failure)

@@ -2,6 +2,7 @@ package dumper
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -67,6 +68,8 @@ func play(scene string) {
 		signal.Ignore(syscall.SIGTERM)
 		fmt.Print("ready")
 		time.Sleep(time.Hour)
+	case "parent":
+		playParent()
 	case "grandchild":
 		playGrandchild(false)
 	case "grandchild in its own session":
@@ -86,6 +89,27 @@ func play(scene string) {
 		fmt.Fprintln(os.Stderr, "no such scene:", scene)
 		os.Exit(99)
 	}
+}
+
+// playParent runs a real pg_dump until it is killed, and says its process id.
+func playParent() {
+	c, err := ParseConn(os.Getenv("DUMPER_TEST_DB"))
+	if err != nil {
+		panic(err)
+	}
+	found, err := FindTools(context.Background(), "")
+	if err != nil {
+		panic(err)
+	}
+	d, err := StartDump(context.Background(), c, found[len(found)-1], DumpOptions{})
+	if err != nil {
+		panic(err)
+	}
+	if _, err := io.ReadFull(d, make([]byte, 1<<20)); err != nil {
+		panic(err)
+	}
+	fmt.Println(d.proc.cmd.Process.Pid)
+	select {}
 }
 
 // playGrandchild leaves a process behind that holds stdout and stderr open.

@@ -26,6 +26,10 @@ type restoreFlags struct {
 	noOwner, noPrivileges, noTablespaces, noPolicies, create bool
 	preData, data, postData                                  bool
 	selection                                                selection
+	excludedSchemas                                          []string
+	// finer: -I, -P, -T or --filter select what this walk does not follow; what
+	// they need is left for pg_restore to find.
+	finer bool
 }
 
 func (o RestoreOptions) flags() restoreFlags {
@@ -43,8 +47,13 @@ func (o RestoreOptions) flags() restoreFlags {
 	args, _ := restoreOptions.parse(o.Args)
 	var sections []string
 	for _, a := range args {
-		if a.name == "section" {
+		switch a.name {
+		case "section":
 			sections = append(sections, a.value)
+		case "exclude-schema":
+			f.excludedSchemas = append(f.excludedSchemas, a.value)
+		case "index", "function", "trigger", "filter":
+			f.finer = true
 		}
 	}
 	if len(sections) > 0 {
@@ -68,6 +77,9 @@ var ownedDescs = map[string]bool{
 func collectNeeds(head *pgarchive.Head, opts RestoreOptions) needs {
 	f := opts.flags()
 	var n needs
+	if f.finer {
+		return n
+	}
 	taken := map[string]bool{} // dump ids, for what hangs on a selected object
 	section := pgarchive.SectionPreData
 	for i := range head.Entries {
@@ -112,6 +124,9 @@ func (f restoreFlags) takes(e *pgarchive.Entry, section pgarchive.Section, taken
 	case (desc == "ACL" || desc == "COMMENT" || desc == "SECURITY LABEL") && strings.HasPrefix(e.Tag.S, "DATABASE "):
 		return f.create
 	}
+	if !e.Namespace.Null && slices.Contains(f.excludedSchemas, e.Namespace.S) {
+		return false
+	}
 	selective := len(f.selection.tables) > 0 || len(f.selection.schemas) > 0
 	switch {
 	case !selective:
@@ -124,7 +139,8 @@ func (f restoreFlags) takes(e *pgarchive.Entry, section pgarchive.Section, taken
 
 func (n *needs) entry(e *pgarchive.Entry, f restoreFlags) {
 	desc := e.Desc.S
-	if !f.noOwner && ownedDescs[desc] && e.Owner.S != "" {
+	// Without a DROP the object is not the archive's to give away: schema public, mostly.
+	if !f.noOwner && ownedDescs[desc] && e.Owner.S != "" && e.DropStmt.S != "" {
 		add(&n.owners, e.Owner.S)
 	}
 	if !f.noTablespaces && !e.Tablespace.Null && e.Tablespace.S != "" {

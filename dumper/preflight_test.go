@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"strings"
 	"testing"
@@ -158,6 +159,8 @@ func TestInspectTarget(t *testing.T) {
 		{RestoreOptions{NoOwner: true, NoPrivileges: true}, foreign + " grantee:lk_policy tablespace:fast_ssd"},
 		{RestoreOptions{Args: []string{"-Ox", "--no-tablespaces"}}, foreign + " grantee:lk_policy"},
 		{RestoreOptions{DataOnly: true}, ""},
+		{RestoreOptions{Args: []string{"-N", "public"}}, "extension:no_such_ext grantee:lk_default grantee:lk~Grantee"},
+		{RestoreOptions{Args: []string{"-I", "some_index"}}, ""},
 		{RestoreOptions{Tables: []string{"t"}}, "owner:lk_owner"},
 		{RestoreOptions{Tables: []string{"other"}, NoPrivileges: true, Args: []string{"--no-tablespaces"}}, "collation:xx_XX.utf8"},
 		{RestoreOptions{Tables: []string{"other"}}, "collation:xx_XX.utf8 grantee:lk~Grantee tablespace:fast_ssd"},
@@ -190,7 +193,8 @@ func TestOwnerThatCannotBeGivenTo(t *testing.T) {
 	pg := testenv.Postgres(t)
 	clearPGEnv(t)
 	db := pg.CreateDatabase(t)
-	pg.Exec(t, db, "CREATE TABLE t (a int)") // owned by postgres
+	// The entry of schema public names its owner, and is none that is given away.
+	pg.Exec(t, db, "CREATE TABLE t (a int); GRANT CREATE ON SCHEMA public TO pg_read_all_data") // owned by postgres
 	archive := dumpAll(t, mustParse(t, pg.URL(db)))
 	head := headOf(t, archive)
 	empty := pg.CreateDatabase(t)
@@ -360,5 +364,40 @@ func TestGlobalsTablespace(t *testing.T) {
 	res, err := RunGlobals(t.Context(), c, strings.NewReader(script))
 	if err != nil || res.Executed != 0 || len(res.Skipped) != 1 {
 		t.Errorf("%+v, %v", res, err)
+	}
+}
+
+// The snapshot outlives the timeouts that databases set against idle and long sessions.
+func TestSnapshotSurvivesTimeouts(t *testing.T) {
+	pg := testenv.Postgres(t)
+	clearPGEnv(t)
+	db := pg.CreateDatabase(t)
+	pg.Exec(t, db, fmt.Sprintf(`CREATE TABLE t (a int); ALTER DATABASE %q SET idle_in_transaction_session_timeout = '50ms'; ALTER DATABASE %[1]q SET statement_timeout = '1s'`, db))
+	src, err := InspectSource(t.Context(), mustParse(t, pg.URL(db)), SourceOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer src.Release(context.Background())
+	// The server's own clock says when the limit is long past.
+	pg.Exec(t, "postgres", "SELECT pg_sleep(0.5)")
+	d, err := StartDump(t.Context(), src.Conn(), realTools(t), DumpOptions{Snapshot: src.Snapshot})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if _, err := io.ReadAll(d); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestStandbyWarning(t *testing.T) {
+	pg := testenv.Postgres(t)
+	clearPGEnv(t)
+	s := &Source{InRecovery: true, conn: mustParse(t, pg.URL("postgres")), holder: pg.Connect(t, "postgres")}
+	if err := s.readOnly(t.Context(), nil, s.recovery); err != nil {
+		t.Fatal(err)
+	}
+	if len(s.Warnings) != 1 || !strings.Contains(s.Warnings[0], "hot_standby_feedback = on") || !strings.Contains(s.Warnings[0], "30s") {
+		t.Errorf("%q", s.Warnings)
 	}
 }

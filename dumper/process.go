@@ -158,13 +158,6 @@ func (p *process) stop() {
 	})
 }
 
-// stopped tells whether we ended it.
-func (p *process) stopped() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.stopping
-}
-
 // failure is nil if the program exited 0, else how it ended and what it said.
 // Only valid once done is closed.
 func (p *process) failure() error {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"strconv"
 	"strings"
 	"syscall"
@@ -303,4 +304,41 @@ func TestUnknownParameterIsNamed(t *testing.T) {
 	defer d.Close()
 	_, err = io.ReadAll(d)
 	wantError(t, err, ErrDump, "does not know the connection parameter sslkeylogfile")
+}
+
+// TestKilledParent: a SIGKILL of ours leaves no pg_dump, no server process and no file.
+func TestKilledParent(t *testing.T) {
+	pg := testenv.Postgres(t)
+	clearPGEnv(t)
+	db, _ := bigDatabase(t, pg)
+	tmp := t.TempDir()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command(self)
+	cmd.Env = append(os.Environ(), playEnv+"=parent", "DUMPER_TEST_DB="+pg.URL(db)+"&application_name=pgstow-test", "TMPDIR="+tmp)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var child int
+	if _, err := fmt.Fscan(out, &child); err != nil {
+		t.Fatal(err)
+	}
+	if gone(child) || backends(t, pg, db) != 1 {
+		t.Fatal("pg_dump does not run")
+	}
+	if err := cmd.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = cmd.Wait() // killed
+	eventually(t, "pg_dump is gone", func() bool { return gone(child) })
+	eventually(t, "the server process is gone", func() bool { return backends(t, pg, db) == 0 })
+	if left, err := os.ReadDir(tmp); err != nil || len(left) > 0 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
 }
