@@ -194,8 +194,10 @@ func wrap(ctx context.Context, op, key string, err error) error {
 	}
 	err = blame(ctx, err)
 	kind := kindOf(err)
-	if errors.Is(err, kind) {
-		kind = nil // its text is in err already
+	var reading *sourceError
+	callers := errors.As(err, &reading) || ctx.Err() != nil && errors.Is(err, context.Cause(ctx))
+	if callers || errors.Is(err, kind) {
+		kind = nil // nobody's fault here, or its text is in err already
 	}
 	return &storage.Error{Op: op, Key: key, Kind: kind, Err: readable(err)}
 }
@@ -232,10 +234,14 @@ type textError struct {
 func (e *textError) Error() string { return e.text }
 func (e *textError) Unwrap() error { return e.err }
 
-// sourceError is what the reader given to Put said.
-type sourceError struct{ err error }
+// sourceError is what the caller's side of a Put said. It may be a network error
+// of the source, for which the store must not be blamed.
+type sourceError struct {
+	what string
+	err  error
+}
 
-func (e *sourceError) Error() string { return "read the source: " + e.err.Error() }
+func (e *sourceError) Error() string { return e.what + ": " + e.err.Error() }
 func (e *sourceError) Unwrap() error { return e.err }
 
 // also joins a second error to the first, in one line.

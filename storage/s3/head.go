@@ -54,7 +54,7 @@ func (h *head) parts() int {
 func (h *head) send(ctx context.Context, w *workers) error {
 	content, err := h.from()
 	if err != nil {
-		return fmt.Errorf("the deferred head: %w", err)
+		return &sourceError{"the deferred head", err}
 	}
 	if int64(len(content)) != h.size {
 		return fmt.Errorf("the deferred head has %d bytes, announced were %d", len(content), h.size)

@@ -3,6 +3,7 @@ package s3
 import (
 	"context"
 	"crypto/rand"
+	"encoding/base64"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -157,7 +158,7 @@ func encodeMetadata(value string) string {
 	if plain {
 		return value
 	}
-	return mime.BEncoding.Encode("utf-8", value)
+	return "=?utf-8?b?" + base64.StdEncoding.EncodeToString([]byte(value)) + "?="
 }
 
 // decodeMetadata undoes encodeMetadata and hides our own entry.
@@ -209,7 +210,7 @@ func (s *source) read(ctx context.Context, buf []byte) (n int, eof bool, err err
 		}
 	}
 	if s.end != nil && s.end != io.EOF {
-		return n, false, &sourceError{s.end}
+		return n, false, &sourceError{"read the source", s.end}
 	}
 	return n, s.end == io.EOF && len(s.pending) == 0, nil
 }
@@ -232,7 +233,7 @@ func (s *source) peek(ctx context.Context) (eof bool, err error) {
 		}
 	}
 	if s.end != nil && s.end != io.EOF {
-		return false, &sourceError{s.end}
+		return false, &sourceError{"read the source", s.end}
 	}
 	return len(s.pending) == 0, nil
 }

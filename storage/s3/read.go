@@ -42,7 +42,7 @@ type opener struct {
 	end     int64  // first byte not read, -1 for the object's end
 }
 
-func (o *opener) open(ctx context.Context, offset int64) (io.ReadCloser, int64, error) {
+func (o *opener) raw(ctx context.Context, offset int64) (out *s3.GetObjectOutput, asked string, err error) {
 	in := &s3.GetObjectInput{Bucket: &o.b.cfg.Bucket, Key: &o.key, VersionId: optional(o.version), IfMatch: optional(o.etag)}
 	if offset > 0 || o.end >= 0 {
 		last := ""
@@ -51,7 +51,12 @@ func (o *opener) open(ctx context.Context, offset int64) (io.ReadCloser, int64, 
 		}
 		in.Range = aws.String(fmt.Sprintf("bytes=%d-%s", offset, last))
 	}
-	out, err := o.b.client.GetObject(ctx, in)
+	out, err = o.b.client.GetObject(ctx, in)
+	return out, aws.ToString(in.Range), err
+}
+
+func (o *opener) open(ctx context.Context, offset int64) (io.ReadCloser, int64, error) {
+	out, asked, err := o.raw(ctx, offset)
 	if err != nil {
 		return o.failed(ctx, offset, err)
 	}
@@ -62,10 +67,10 @@ func (o *opener) open(ctx context.Context, offset int64) (io.ReadCloser, int64, 
 		}
 	}
 	// A store that ignores Range would deliver the wrong bytes.
-	if in.Range != nil && !strings.HasPrefix(aws.ToString(out.ContentRange), fmt.Sprintf("bytes %d-", offset)) {
+	if asked != "" && !strings.HasPrefix(aws.ToString(out.ContentRange), fmt.Sprintf("bytes %d-", offset)) {
 		out.Body.Close()
 		return nil, 0, &storage.Error{Op: "open", Key: o.key, Kind: storage.ErrIntegrity,
-			Err: fmt.Errorf("asked for %s the store sends %q", *in.Range, aws.ToString(out.ContentRange))}
+			Err: fmt.Errorf("asked for %s the store sends %q", asked, aws.ToString(out.ContentRange))}
 	}
 	return out.Body, aws.ToInt64(out.ContentLength), nil
 }
