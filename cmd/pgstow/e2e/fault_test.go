@@ -20,6 +20,7 @@ func TestSignal(t *testing.T) {
 		{"SIGTERM", syscall.SIGTERM, 143},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
 			w := newWorld(t, testenv.Postgres(t), testenv.VersityGW(t), 64)
 			p := w.inMidDump()
 			dump := p.child("pg_dump")
@@ -43,6 +44,7 @@ func TestSignal(t *testing.T) {
 
 // The second signal does not wait for a clean abort.
 func TestSecondSignalKills(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testenv.Postgres(t), testenv.VersityGW(t), 64)
 	p := w.inMidDump()
 	dump := p.child("pg_dump")
@@ -61,6 +63,7 @@ func TestSecondSignalKills(t *testing.T) {
 
 // A pg_dump that dies leaves nothing that looks like an archive.
 func TestDumpKilled(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testenv.Postgres(t), testenv.VersityGW(t), 64)
 	p := w.inMidDump()
 	if err := syscall.Kill(p.child("pg_dump"), syscall.SIGKILL); err != nil {
@@ -74,10 +77,12 @@ func TestDumpKilled(t *testing.T) {
 
 // The same for a server that goes away.
 func TestServerStopped(t *testing.T) {
+	t.Parallel()
 	pg := testenv.NewPostgres(t, testenv.PostgresOptions{})
 	w := newWorld(t, pg, testenv.VersityGW(t), 64)
 	p := w.inMidDump()
 	pg.StopImmediate(t)
+	w.fast() // what the proxy still holds is delivered
 	p.want(10)
 	w.noUploads()
 	w.nothingListed()
@@ -86,6 +91,7 @@ func TestServerStopped(t *testing.T) {
 // A store that goes away for good ends the dump within --stall-timeout: no
 // snapshot stays open.
 func TestStoreGone(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testenv.Postgres(t), testenv.VersityGW(t), 64)
 	p := w.inMidDump("--stall-timeout", "3s")
 	w.s3Line.Disable(t)
@@ -102,6 +108,7 @@ func TestStoreGone(t *testing.T) {
 
 // A store that hangs without refusing connections is the same to a user.
 func TestStoreHangs(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testenv.Postgres(t), testenv.VersityGW(t), 64)
 	p := w.inMidDump("--stall-timeout", "3s")
 	w.s3Line.Add(t, testenv.Toxic{Name: "hole", Type: "timeout", Stream: "upstream", Attributes: map[string]any{"timeout": 0}})
@@ -113,6 +120,7 @@ func TestStoreHangs(t *testing.T) {
 
 // A store that comes back within the stall timeout costs time and nothing else.
 func TestStoreComesBack(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testenv.Postgres(t), testenv.VersityGW(t), 64)
 	p := w.inMidDump("--json")
 	w.fast()
@@ -130,6 +138,7 @@ func TestStoreComesBack(t *testing.T) {
 
 // Credentials that may not write are found before the source feels anything.
 func TestStoreRefuses(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testenv.Postgres(t), testenv.VersityGW(t), 1)
 	tests := []struct {
 		name string

@@ -6,6 +6,7 @@ import (
 	"net/http/httputil"
 	"net/url"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -33,6 +34,7 @@ func isCompletion(r *http.Request) bool {
 // The completing request arrives and its reply is lost: the archive exists, so
 // the run has to find that out and succeed.
 func TestReplyToCompletionLost(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testenv.Postgres(t), testenv.VersityGW(t), 24)
 	var lost atomic.Int32
 	bucket := between(t, w, func(rw http.ResponseWriter, r *http.Request, store http.Handler) {
@@ -51,23 +53,32 @@ func TestReplyToCompletionLost(t *testing.T) {
 	w.restores(id)
 }
 
-// A storm of 503 SlowDown slows it down.
+// In a storm of 503 SlowDown every request is refused before it is served.
 func TestSlowDownStorm(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testenv.Postgres(t), testenv.VersityGW(t), 24)
-	var requests, refused atomic.Int64
+	var mu sync.Mutex
+	refused := map[string]int{}
 	bucket := between(t, w, func(rw http.ResponseWriter, r *http.Request, store http.Handler) {
-		// Two of three are refused, whatever they ask for.
-		if requests.Add(1)%3 == 0 {
+		key := r.Method + " " + r.URL.String()
+		mu.Lock()
+		refuse := refused[key] < 2
+		if refuse {
+			refused[key]++
+		}
+		mu.Unlock()
+		if !refuse {
 			store.ServeHTTP(rw, r)
 			return
 		}
-		refused.Add(1)
 		rw.Header().Set("Content-Type", "application/xml")
 		rw.WriteHeader(http.StatusServiceUnavailable)
 		_, _ = rw.Write([]byte(`<?xml version="1.0" encoding="UTF-8"?><Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>`))
 	})
 	id := archive(t, w.env, bucket)
-	t.Logf("%d of %d requests were refused", refused.Load(), requests.Load())
+	mu.Lock()
+	t.Logf("%d different requests were refused twice", len(refused))
+	mu.Unlock()
 	w.noUploads()
 	w.restores(id)
 }
@@ -75,6 +86,7 @@ func TestSlowDownStorm(t *testing.T) {
 // A manifest that cannot be stored is an archive that does not exist, and what
 // had been stored for it is removed again.
 func TestManifestRefused(t *testing.T) {
+	t.Parallel()
 	w := newWorld(t, testenv.Postgres(t), testenv.VersityGW(t), 1)
 	bucket := between(t, w, func(rw http.ResponseWriter, r *http.Request, store http.Handler) {
 		if strings.HasSuffix(r.URL.Path, "/manifest.json") && r.Method == http.MethodPut {

@@ -60,9 +60,9 @@ func load(t *testing.T, pg *testenv.Cluster, db string, megabytes int) {
 		ALTER TABLE big ALTER junk SET STORAGE EXTERNAL;
 		CREATE TABLE last (id int PRIMARY KEY, at timestamptz DEFAULT now());
 		INSERT INTO last SELECT i FROM generate_series(1, 1000) i;
-		-- 16 hashes of 32 bytes: random for gzip, quickly made, the same on each machine.
-		INSERT INTO big SELECT i, (SELECT string_agg(sha256((i || '/' || j)::bytea), '') FROM generate_series(1, 64) j)
-		  FROM generate_series(1, %d) i;`, megabytes*512))
+		-- One block of 128 KiB again and again: gzip, which looks back 32 KiB, finds nothing in it.
+		WITH block AS MATERIALIZED (SELECT string_agg(sha256(j::text::bytea), '' ORDER BY j) AS b FROM generate_series(1, 4096) j)
+		INSERT INTO big SELECT i, b FROM block, generate_series(1, %d) i;`, megabytes*8))
 }
 
 // uploads are the unfinished uploads in the bucket.
