@@ -12,6 +12,7 @@ type Block struct {
 	Chunks       int64
 	LargeObjects int
 	SHA256       [32]byte // of the stored Length bytes
+	Content      Content  // what a Packer learned; a Scanner does not look
 }
 
 const (
