@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -234,7 +235,7 @@ func (b *Bucket) connect(ctx context.Context) ([]option.ClientOption, error) {
 		}
 		auth = append(auth, option.WithCredentials(creds))
 	}
-	trip := append(auth, option.WithUserAgent("pgstow"), option.WithTelemetryDisabled())
+	trip := slices.Concat(auth, []option.ClientOption{option.WithUserAgent("pgstow"), option.WithTelemetryDisabled()})
 	if b.cfg.QuotaProject != "" {
 		trip = append(trip, option.WithQuotaProject(b.cfg.QuotaProject))
 	}

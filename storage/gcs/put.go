@@ -30,7 +30,8 @@ const (
 	// cleanupTime bounds each request after a Put was cancelled: somebody is
 	// waiting for it to end.
 	cleanupTime = 4 * time.Second
-	// lingerTime is how much longer than its Put the start of a session may take.
+	// lingerTime is how much longer than its Put the start of a session, or a
+	// single request, may take.
 	lingerTime = 3 * time.Second
 )
 

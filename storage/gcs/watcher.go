@@ -213,8 +213,8 @@ func (w *watcher) RoundTrip(req *http.Request) (*http.Response, error) {
 	}
 	defer f.end(k)
 	trip := w.inner.RoundTrip
-	if k == kindStart {
-		trip = w.start
+	if k == kindStart || k == kindSingle {
+		trip = w.linger
 	}
 	res, err := trip(f.depart(req, k, last))
 	res, err = f.arrive(res, err, k, last)
@@ -228,10 +228,10 @@ func (w *watcher) RoundTrip(req *http.Request) (*http.Response, error) {
 	return res, err
 }
 
-// start sends the request that opens a session, and waits a little longer for
-// its answer than the caller does: a session whose URL is lost cannot be
-// cancelled.
-func (w *watcher) start(req *http.Request) (*http.Response, error) {
+// linger waits a little longer for an answer than the caller does. A session
+// whose URL is lost cannot be cancelled; and a single request that was cut off
+// may still create its object after we have looked for it in vain.
+func (w *watcher) linger(req *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(req.Context()))
 	stop := context.AfterFunc(req.Context(), func() { time.AfterFunc(lingerTime, cancel) })
 	res, err := w.inner.RoundTrip(req.WithContext(ctx))

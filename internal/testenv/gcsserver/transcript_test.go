@@ -229,7 +229,7 @@ func checkField(line string, body []byte) error {
 	}
 	var value any
 	if err := json.Unmarshal([]byte(want), &value); err != nil {
-		return fmt.Errorf("expectation %q: %v", line, err)
+		return fmt.Errorf("expectation %q: %w", line, err)
 	}
 	if !ok || fmt.Sprintf("%#v", got) != fmt.Sprintf("%#v", value) {
 		return fmt.Errorf("%s is %#v, expected %s; body %.500s", path, got, want, body)
