@@ -37,6 +37,11 @@ var toolDirs = []string{
 	"/Applications/Postgres.app/Contents/Versions/*/bin",
 }
 
+// versionTimeout is generous: a loaded machine may take seconds to start a program.
+const versionTimeout = time.Minute
+
+var errNoAnswer = errors.New("no answer")
+
 // FindTools looks for every installed major, lowest first; binDir, if set, is the
 // only place looked at, and an error if it holds no usable pg_dump. Finding
 // none elsewhere is not an error: ChooseTools says what to install.
@@ -57,10 +62,15 @@ func FindTools(ctx context.Context, binDir string) ([]Tools, error) {
 			continue
 		}
 		seen[real] = true
-		if t, err := toolsIn(ctx, dir); err == nil {
+		t, err := toolsIn(ctx, dir)
+		switch {
+		case err == nil:
 			found = append(found, t)
-		} else if ctx.Err() != nil {
+		case ctx.Err() != nil:
 			return nil, context.Cause(ctx)
+		case errors.Is(err, errNoAnswer):
+			// Passing over it would make a slow machine one without pg_dump.
+			return nil, failCause(ErrVersion, fmt.Sprintf("%s: %v", dir, err), err)
 		}
 	}
 	slices.SortStableFunc(found, func(a, b Tools) int { return a.Major - b.Major })
@@ -93,12 +103,15 @@ func toolsIn(ctx context.Context, dir string) (Tools, error) {
 	if err != nil {
 		return Tools{}, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeoutCause(ctx, versionTimeout, errNoAnswer)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, filepath.Join(dir, "pg_dump"), "--version")
 	cmd.Env = cleanEnv(os.Environ())
 	cmd.WaitDelay = time.Second
 	out, err := cmd.Output()
+	if errors.Is(context.Cause(ctx), errNoAnswer) {
+		return Tools{}, fmt.Errorf("pg_dump --version: %w for %s", errNoAnswer, versionTimeout)
+	}
 	if err != nil {
 		var exit *exec.ExitError
 		if errors.As(err, &exit) && len(exit.Stderr) > 0 {
