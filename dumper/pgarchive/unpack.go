@@ -47,6 +47,7 @@ type Unpacker struct {
 	ended   bool      // the payload of the stream
 	content io.Reader // decoder of the stream
 	walker  frameWalker
+	badEnd  error // of the frame; its decoder may not see an error that comes along with data
 
 	chunks *bufio.Reader // payload for the zlib reader, which must not read ahead of us
 	zlib   io.ReadCloser
@@ -267,9 +268,9 @@ func (r *frameReader) Read(p []byte) (int, error) {
 		return 0, u.fault(ErrFormat, err.Error())
 	}
 	if u.walker.done && (used < n || u.parser.state == inChunk) {
-		return used, u.fault(ErrFormat, "bytes follow a "+u.alg+" frame in its chunk, which pg_restore would lose")
+		u.badEnd = u.fault(ErrFormat, "bytes follow a "+u.alg+" frame in its chunk, which pg_restore would lose")
 	}
-	return n, nil
+	return used, u.badEnd
 }
 
 // framesReader delivers the content of a sequence of frames.
@@ -304,6 +305,9 @@ func (r *framesReader) Read(p []byte) (n int, err error) {
 			n, err = u.zstd.Read(p)
 		} else {
 			n, err = u.lz4.Read(p)
+		}
+		if u.badEnd != nil {
+			return n, u.badEnd
 		}
 		if err != io.EOF {
 			return n, err
