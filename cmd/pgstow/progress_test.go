@@ -1,0 +1,71 @@
+package main
+
+import (
+	"bytes"
+	"io"
+	"log/slog"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgstow/pgstow/archiver"
+)
+
+func TestProgressText(t *testing.T) {
+	tests := []struct {
+		p    archiver.Progress
+		want string
+	}{
+		{archiver.Progress{Phase: archiver.PhasePreflight}, "archive preflight  10s"},
+		{archiver.Progress{Phase: archiver.PhaseData, Bytes: 10 << 20, Acknowledged: 5 << 20, Total: 100 << 20, Estimated: true},
+			"archive data  10 MiB of about 100 MiB  1.0 MiB/s  stored 5.0 MiB  10s"},
+		{archiver.Progress{Phase: archiver.PhaseData, Bytes: 25 << 20, Total: 100 << 20}, "archive data  25 MiB of 100 MiB (25%)  2.5 MiB/s  10s"},
+	}
+	for _, tt := range tests {
+		if got := progressText("archive", tt.p, 10*time.Second); got != tt.want {
+			t.Errorf("got  %s\nwant %s", got, tt.want)
+		}
+	}
+}
+
+// A log record stands on a line of its own, and the status line below it.
+func TestStatusLine(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &statusLine{term: w}
+	s.set("half")
+	if _, err := s.Write([]byte("a record\n")); err != nil {
+		t.Fatal(err)
+	}
+	s.set("")
+	if _, err := s.Write([]byte("the end\n")); err != nil {
+		t.Fatal(err)
+	}
+	_ = w.Close()
+	got, err := io.ReadAll(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := clearLine + "half" + clearLine + "a record\nhalf" + clearLine + "the end\n"
+	if string(got) != want {
+		t.Errorf("got  %q\nwant %q", got, want)
+	}
+}
+
+func TestMeterLogsPlainly(t *testing.T) {
+	var out bytes.Buffer
+	rt := &runtime{log: slog.New(slog.NewTextHandler(&out, nil)), progress: progressNone}
+	m := rt.startMeter("archive")
+	m.report(archiver.Progress{Phase: archiver.PhaseData, Bytes: 7, Acknowledged: 3})
+	m.show()
+	m.stop()
+	m.stop()
+	for _, want := range []string{"msg=archive", "phase=data", "bytes=7", "acknowledged=3"} {
+		if !strings.Contains(out.String(), want) {
+			t.Errorf("no %s in %s", want, out.String())
+		}
+	}
+}
