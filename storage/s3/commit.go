@@ -184,7 +184,11 @@ func mayHaveWorked(err error) bool {
 }
 
 func isConflict(err error) bool {
-	return errorCode(err) == "ConditionalRequestConflict" || statusCode(err) == http.StatusConflict
+	switch errorCode(err) {
+	case "ConditionalRequestConflict", "OperationAborted", "Conflict":
+		return true
+	}
+	return false
 }
 
 // look asks the store for the object and compares it. An error goes with ours

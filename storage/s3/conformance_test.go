@@ -197,12 +197,30 @@ func TestConformance(t *testing.T) {
 // quirks are what the servers do against the protocol, by server, bucket and
 // case.
 var quirks = map[string]map[string]string{
-	"versitygw/plain": {},
-	"versitygw/lock": {
-		"open/replaced":       "If-None-Match fails on a key whose newest version is a delete marker",
-		"versions/history":    "If-None-Match fails on a key whose newest version is a delete marker",
-		"versions/delete one": "If-None-Match fails on a key whose newest version is a delete marker",
-		"delete/missing":      "deleting a key that is a folder is answered with 500",
-		"lock/overwrite":      "HEAD of a version behind a delete marker does not show its retention",
+	"versitygw/plain": {
+		"keys/object and folder": asFiles,
 	},
+	"versitygw/lock": {
+		"keys/object and folder": asFiles,
+		"open/replaced":          hiddenExists,
+		"versions/history":       hiddenExists,
+		"versions/delete one":    hiddenExists,
+		"delete/missing":         "deleting a key that is a folder is answered with 500",
+		"lock/overwrite":         "HEAD of a version behind a delete marker does not show its retention",
+	},
+	"minio/plain": minioQuirks,
+	"minio/lock":  minioQuirks,
 }
+
+var minioQuirks = map[string]string{
+	"keys/object and folder": asFiles,
+	"keys/...three dots":     dotPrefix,
+	"keys/..two/..x/x..":     dotPrefix,
+	"keys/.hidden/.file":     dotPrefix,
+}
+
+const (
+	asFiles      = "keys are files: one cannot be an object and a folder"
+	hiddenExists = "If-None-Match fails on a key whose newest version is a delete marker"
+	dotPrefix    = "a list with the prefix . or .. is refused"
+)

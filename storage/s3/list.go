@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -25,13 +27,17 @@ func (b *Bucket) List(ctx context.Context, opts storage.ListOptions) iter.Seq2[s
 	if opts.Versions && (b.versioning != "" || !b.versionsKnown) {
 		pages = b.versionPages
 	}
+	asked := opts
+	for !utf8.ValidString(asked.Prefix) { // a prefix may end in mid-character; not every store takes that
+		asked.Prefix = asked.Prefix[:len(asked.Prefix)-1]
+	}
 	return func(yield func(storage.Object, error) bool) {
-		for o, err := range pages(ctx, opts) {
+		for o, err := range pages(ctx, asked) {
 			if err != nil {
 				yield(storage.Object{}, wrap(ctx, "list", "", err))
 				return
 			}
-			if o.Key > opts.StartAfter && !yield(o, nil) {
+			if o.Key > opts.StartAfter && strings.HasPrefix(o.Key, opts.Prefix) && !yield(o, nil) {
 				return
 			}
 		}
@@ -71,6 +77,7 @@ func (b *Bucket) pages(ctx context.Context, opts storage.ListOptions) iter.Seq2[
 
 func (b *Bucket) versionPages(ctx context.Context, opts storage.ListOptions) iter.Seq2[storage.Object, error] {
 	return func(yield func(storage.Object, error) bool) {
+		var last storage.Object
 		in := &s3.ListObjectVersionsInput{Bucket: &b.cfg.Bucket, Prefix: optional(opts.Prefix), KeyMarker: optional(opts.StartAfter)}
 		for {
 			page, err := b.client.ListObjectVersions(ctx, in)
@@ -79,6 +86,11 @@ func (b *Bucket) versionPages(ctx context.Context, opts storage.ListOptions) ite
 				return
 			}
 			for _, o := range b.merge(page.Versions, page.DeleteMarkers) {
+				// versitygw begins a page with the last entry of the one before.
+				if o.Key == last.Key && o.Version == last.Version && o.DeleteMarker == last.DeleteMarker {
+					continue
+				}
+				last = o
 				if !yield(o, nil) {
 					return
 				}
