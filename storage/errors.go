@@ -2,17 +2,16 @@ package storage
 
 import (
 	"errors"
-	"fmt"
 	"io/fs"
 )
 
 // Sentinels that callers decide on. Options a store cannot honour are
 // errors.ErrUnsupported.
 var (
-	ErrNotExist       = fmt.Errorf("no such object: %w", fs.ErrNotExist)
-	ErrBucketNotExist = fmt.Errorf("no such bucket: %w", fs.ErrNotExist)
-	ErrExist          = fmt.Errorf("object exists: %w", fs.ErrExist)
-	ErrPermission     = fmt.Errorf("permission denied: %w", fs.ErrPermission)
+	ErrNotExist       = kindOf("no such object", fs.ErrNotExist)
+	ErrBucketNotExist = kindOf("no such bucket", fs.ErrNotExist)
+	ErrExist          = kindOf("object exists", fs.ErrExist)
+	ErrPermission     = kindOf("permission denied", fs.ErrPermission)
 	ErrCredentials    = errors.New("credentials missing or refused")
 	ErrLocked         = errors.New("protected by retention or hold")
 	ErrRange          = errors.New("offset beyond the end of the object")
@@ -20,8 +19,18 @@ var (
 	ErrUnavailable    = errors.New("store unavailable")
 	ErrUnknownOutcome = errors.New("outcome unknown")
 	ErrStalled        = errors.New("store accepts no data")
-	ErrInvalidKey     = fmt.Errorf("invalid key: %w", fs.ErrInvalid)
+	ErrInvalidKey     = kindOf("invalid key", fs.ErrInvalid)
 )
+
+// kind is a sentinel that is also one of package fs, without printing both.
+type kind struct {
+	text string
+	is   error
+}
+
+func kindOf(text string, is error) error { return &kind{text, is} }
+func (k *kind) Error() string            { return k.text }
+func (k *kind) Unwrap() error            { return k.is }
 
 // Error is a failed operation on a bucket.
 type Error struct {
