@@ -16,14 +16,6 @@ import (
 // DefaultStallTimeout is how long a store may accept no new byte.
 const DefaultStallTimeout = 5 * time.Minute
 
-// storedRatio is what the dump is expected to have of the tables' size on disk
-// once pg_dump has compressed it; 0.1 to 0.4 are common. It only plans part
-// sizes: a dump that turns out larger gets larger parts, never a failure.
-const storedRatio = 0.5
-
-// noEvidence is why manifests of this version carry no content evidence.
-const noEvidence = "this version of pgstow takes neither row counts nor content hashes"
-
 // ArchiveOptions choose what Archive stores, and where.
 type ArchiveOptions struct {
 	Bucket storage.Bucket
@@ -39,6 +31,14 @@ type ArchiveOptions struct {
 	PGBin string
 	// AllowPooler accepts pooled endpoints.
 	AllowPooler bool
+	// Compression of the dump; the zero value is auto.
+	Compression Compression
+	// Jobs is how many workers compress and hash beside pg_dump; 0 is one per
+	// processor.
+	Jobs int
+	// VerifyCompression undoes the compression of everything right after it
+	// was done, and compares.
+	VerifyCompression bool
 	// StallTimeout ends the archive when the store accepts no byte for so
 	// long; 0 is DefaultStallTimeout, less than 0 never ends it.
 	StallTimeout time.Duration
@@ -100,9 +100,11 @@ type archiveRun struct {
 
 	src      *dumper.Source
 	tools    dumper.Tools
+	packing  packing
 	dir      Dir
 	manifest *Manifest
-	stored   []storedKey // what the run has put, oldest first
+	objects  []IndexObject // large objects, complete with the stream's end
+	stored   []storedKey   // what the run has put, oldest first
 }
 
 func newArchiveRun(opts ArchiveOptions) *archiveRun {
@@ -136,7 +138,7 @@ func (r *archiveRun) run(ctx context.Context) (*ArchiveResult, error) {
 		return nil, err
 	}
 	defer releaseSnapshot(ctx, src, r.log)
-	r.src, r.tools = src, tools
+	r.src, r.tools, r.packing = src, tools, choosePacking(r.opts.Compression, tools.Major)
 	if err := r.begin(); err != nil {
 		return nil, err
 	}
@@ -162,18 +164,23 @@ func (r *archiveRun) begin() error {
 		return err
 	}
 	r.dir = dir
-	r.progress.total(int64(float64(r.src.TableBytes)*storedRatio), true)
+	r.progress.total(r.estimate(), true)
 	r.manifest = &Manifest{
 		Format: Format, ID: dir.ID, Label: dir.Label, Policy: dir.Policy, Key: dir.Key(ManifestName),
 		Pgstow: r.opts.Pgstow, Started: started.Truncate(time.Millisecond),
 		Source:   newSource(r.opts.Conn, r.src),
 		Tools:    Tools{PgDump: r.tools.Version, PgDumpArgs: r.opts.DumpArgs},
-		Evidence: EvidenceNone, EvidenceReason: noEvidence,
 		ReadBack: ReadBackDone,
 		Warnings: append([]string(nil), r.src.Warnings...),
 	}
+	if r.packing.needs > 0 {
+		r.warn(fmt.Sprintf("--compress %s: only pg_restore %d and later can read this archive", r.opts.Compression, r.packing.needs))
+	}
 	return nil
 }
+
+// estimate is what the dump may come to when it is stored.
+func (r *archiveRun) estimate() int64 { return int64(float64(r.src.TableBytes) * r.packing.ratio) }
 
 // storeDump uploads the dump and compares what the store made of it. The
 // upload is opened first: the stream's first Read, which starts pg_dump, comes
@@ -182,13 +189,13 @@ func (r *archiveRun) storeDump(ctx context.Context) (*dumpStream, error) {
 	deferred := r.opts.Bucket.Capabilities().DeferredHead
 	guarded, progress, stop := storage.GuardStall(ctx, r.stall, r.progress.put)
 	defer stop()
-	stream := newDumpStream(deferred, r.progress, func() (*pgarchive.Scanner, func() error, error) {
+	stream := newDumpStream(deferred, r.progress, func() (dumpSource, func() error, error) {
 		return r.startDump(guarded)
 	})
 	reader := uploadReader{stream}
 	put := storage.PutOptions{
 		ContentType:  "application/octet-stream",
-		SizeEstimate: int64(float64(r.src.TableBytes) * storedRatio),
+		SizeEstimate: r.estimate(),
 		Progress:     progress,
 	}
 	if deferred {
@@ -212,37 +219,66 @@ func (r *archiveRun) storeDump(ctx context.Context) (*dumpStream, error) {
 
 // startDump runs when the upload is open: globals first, so that a store that
 // fails shows it there, then pg_dump.
-func (r *archiveRun) startDump(ctx context.Context) (*pgarchive.Scanner, func() error, error) {
+func (r *archiveRun) startDump(ctx context.Context) (dumpSource, func() error, error) {
 	if err := r.storeGlobals(ctx); err != nil {
 		return nil, nil, err
 	}
 	r.progress.phase(PhaseCatalogue)
 	dump, err := dumper.StartDump(ctx, r.src.Conn(), r.tools, dumper.DumpOptions{
-		Snapshot: r.src.Snapshot, Args: r.opts.DumpArgs, Log: r.log,
+		Snapshot: r.src.Snapshot, Args: r.opts.DumpArgs, Log: r.log, Compression: r.packing.pgDump,
 	})
 	if err != nil {
 		return nil, nil, err
 	}
-	scanner := pgarchive.NewScanner(dump)
-	head, err := scanner.Head()
+	packer, err := pgarchive.NewPacker(dump, pgarchive.PackOptions{
+		Compression: r.packing.pack, Workers: r.opts.Jobs, Verify: r.opts.VerifyCompression,
+		LargeObject: func(o pgarchive.LargeObject) {
+			r.objects = append(r.objects, IndexObject{OID: o.OID, RawBytes: o.RawBytes, SHA256: o.SHA256})
+		},
+	})
+	if err != nil {
+		return nil, nil, errors.Join(err, dump.Close())
+	}
+	// pg_dump first: the packer's reader ends when its Read returns.
+	end := func() error { return errors.Join(dump.Close(), packer.Close()) }
+	head, err := packer.Head()
 	switch {
 	case errors.Is(err, pgarchive.ErrUnknownVersion):
-		r.manifest.Structure = StructureUnchecked
-		r.warn(fmt.Sprintf("the structure of the dump was not checked and it has no index: %s; upgrade pgstow", err))
+		r.unchecked(err)
 	case err != nil:
-		return nil, nil, errors.Join(sourceFault(err), dump.Close())
+		return nil, nil, errors.Join(sourceFault(err), end())
 	default:
-		r.manifest.Structure = StructureComplete
-		r.manifest.Archive = ArchiveInfo{
-			Version:          fmt.Sprintf("%d.%d.%d", head.Version.Major, head.Version.Minor, head.Version.Rev),
-			Compression:      head.Compression.Algorithm,
-			CompressionLevel: head.Compression.Level,
-		}
+		r.describe(head)
 	}
 	// pg_dump has its own transaction by now.
 	releaseSnapshot(ctx, r.src, r.log)
 	r.progress.phase(PhaseData)
-	return scanner, dump.Close, nil
+	return packer, end, nil
+}
+
+// describe records what is known of the dump once its head has come.
+func (r *archiveRun) describe(head *pgarchive.Head) {
+	r.manifest.Structure = StructureComplete
+	level := head.Compression.Level
+	if level == 0 && r.packing.pack.Algorithm == head.Compression.Algorithm {
+		level = r.packing.pack.Level
+	}
+	r.manifest.Archive = ArchiveInfo{
+		Version:          fmt.Sprintf("%d.%d.%d", head.Version.Major, head.Version.Minor, head.Version.Rev),
+		Compression:      head.Compression.Algorithm,
+		CompressionLevel: level,
+	}
+}
+
+// unchecked is what is said of a dump of an unknown version.
+func (r *archiveRun) unchecked(err error) {
+	r.manifest.Structure = StructureUnchecked
+	r.manifest.Evidence, r.manifest.EvidenceReason = EvidenceNone, oneLine(err)
+	text := "the structure of the dump was not checked and it has no index"
+	if r.packing.pgDump == "0" {
+		text += ", and it is stored uncompressed"
+	}
+	r.warn(fmt.Sprintf("%s: %s; upgrade pgstow", text, oneLine(err)))
 }
 
 // storeGlobals stores roles and tablespaces when they can be read.
@@ -278,8 +314,12 @@ func (r *archiveRun) storeIndex(ctx context.Context, stream *dumpStream) error {
 	if !stream.known {
 		return nil
 	}
-	ix := newIndex(r.dir.ID, stream.parsed, stream.scanner.Blocks(), r.manifest.Objects.Dump)
+	ix := newIndex(r.dir.ID, stream.parsed, stream.source.Blocks(), r.objects, r.manifest.Objects.Dump)
 	r.manifest.Totals = ix.totals()
+	r.manifest.Evidence, r.manifest.EvidenceReason = ix.evidence()
+	if r.manifest.Evidence == EvidenceNone {
+		r.warn("the archive holds no evidence of its content: " + r.manifest.EvidenceReason)
+	}
 	raw, err := ix.encode()
 	if err != nil {
 		return err

@@ -21,7 +21,6 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/pgstow/pgstow/dumper"
-	"github.com/pgstow/pgstow/dumper/pgarchive"
 	"github.com/pgstow/pgstow/internal/testenv"
 	"github.com/pgstow/pgstow/internal/testenv/sample"
 	"github.com/pgstow/pgstow/storage"
@@ -80,11 +79,12 @@ func checkResult(t *testing.T, res *ArchiveResult, b storage.Bucket, source stri
 	m := res.Manifest
 	if m.Format != Format || m.Label != "127.0.0.1."+source || m.Source.Database != source || m.Source.Host != "127.0.0.1" ||
 		m.Source.SystemIdentifier == "" || m.Tools.PgDump == "" || m.Structure != StructureComplete ||
-		m.Evidence != EvidenceNone || m.Globals != GlobalsIncluded || m.ReadBack != ReadBackDone ||
+		m.Evidence != EvidenceContent || m.Globals != GlobalsIncluded || m.ReadBack != ReadBackDone ||
 		res.ReadBack != ReadBackDone || m.Finished.Before(m.Started) {
 		t.Errorf("manifest is %+v", m)
 	}
-	if m.Totals.LargeObjects != sample.LargeObjects || m.Totals.Tables < 5 || m.Totals.Blocks <= m.Totals.Tables {
+	if m.Totals.LargeObjects != sample.LargeObjects || m.Totals.Tables < 5 || m.Totals.Blocks <= m.Totals.Tables ||
+		m.Totals.RawBytes <= m.Totals.Bytes || m.Totals.Rows == nil || *m.Totals.Rows < 1000 {
 		t.Errorf("totals are %+v", m.Totals)
 	}
 	all := content(t, b)
@@ -488,7 +488,7 @@ func TestArchiveKeepsSecrets(t *testing.T) {
 // whose outcome seems unknown it would not even abort.
 func TestDriverDoesNotSeeTheSourcesCause(t *testing.T) {
 	cause := &storage.Error{Op: "put", Key: "globals", Kind: storage.ErrUnknownOutcome, Err: errInjected}
-	stream := newDumpStream(true, newTracker(nil), func() (*pgarchive.Scanner, func() error, error) { return nil, nil, cause })
+	stream := newDumpStream(true, newTracker(nil), func() (dumpSource, func() error, error) { return nil, nil, cause })
 	_, seen := uploadReader{stream}.Read(make([]byte, 1))
 	if seen == nil || errors.Is(seen, storage.ErrUnknownOutcome) || errors.Is(seen, errInjected) || seen.Error() != cause.Error() {
 		t.Errorf("the driver sees %v", seen)

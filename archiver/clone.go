@@ -84,12 +84,12 @@ func (c *cloneRun) run(ctx context.Context) error {
 	}
 	c.res.Source = newSource(c.opts.From, c.src)
 	c.res.Warnings = append(c.res.Warnings, c.src.Warnings...)
-	c.progress.total(int64(float64(c.src.TableBytes)*storedRatio), true)
+	c.progress.total(c.src.TableBytes, true)
 
 	// Its own context: whatever ends this function early ends pg_dump.
 	dumping, stop := context.WithCancel(ctx)
 	defer stop()
-	stream := newDumpStream(false, c.progress, func() (*pgarchive.Scanner, func() error, error) {
+	stream := newDumpStream(false, c.progress, func() (dumpSource, func() error, error) {
 		return c.startDump(dumping)
 	})
 	err = c.pipe(ctx, stream, found)
@@ -111,10 +111,11 @@ func (c *cloneRun) dumpArgs() []string {
 	return args
 }
 
-func (c *cloneRun) startDump(ctx context.Context) (*pgarchive.Scanner, func() error, error) {
+func (c *cloneRun) startDump(ctx context.Context) (dumpSource, func() error, error) {
 	c.progress.phase(PhaseCatalogue)
 	dump, err := dumper.StartDump(ctx, c.src.Conn(), c.dumpTools, dumper.DumpOptions{
 		Snapshot: c.src.Snapshot, Args: c.dumpArgs(), Log: c.log,
+		Compression: "0", // between two processes of one machine it would only take time
 	})
 	if err != nil {
 		return nil, nil, err
@@ -173,7 +174,7 @@ func (c *cloneRun) pipe(ctx context.Context, stream *dumpStream, found []dumper.
 	c.res.Totals = Totals{Bytes: stream.size}
 	if stream.known {
 		o := StoredObject{Size: stream.size}
-		c.res.Totals = newIndex("", head, stream.scanner.Blocks(), o).totals()
+		c.res.Totals = newIndex("", head, stream.source.Blocks(), nil, o).totals()
 	}
 	return nil
 }

@@ -1,11 +1,15 @@
 package archiver
 
 import (
+	"bufio"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 
@@ -26,13 +30,17 @@ const (
 	KindLargeObjects = "large objects"
 )
 
-// Index is the JSON of index.json.gz: where each data block lies in the dump.
+// Index is the JSON of index.json.gz: where each data block lies in the dump,
+// and what is in it.
 type Index struct {
 	Format  string       `json:"format"`
 	ID      string       `json:"id"`
 	Dump    IndexDump    `json:"dump"`
 	Entries int          `json:"entries"` // in the dump's table of contents
 	Blocks  []IndexBlock `json:"blocks"`
+	// LargeObjects are those of all blocks, in the order of the dump: each
+	// block has the next IndexBlock.LargeObjects of them.
+	LargeObjects []IndexObject `json:"large_objects,omitempty"`
 }
 
 // IndexDump ties the index to one dump.
@@ -53,25 +61,71 @@ type IndexBlock struct {
 	Length       int64  `json:"length"` // from the type byte to behind the closing zero
 	SHA256       string `json:"sha256"` // of these bytes
 	LargeObjects int    `json:"large_objects,omitempty"`
+	// RawBytes is the length of its content before compression.
+	RawBytes int64 `json:"raw_bytes"`
+	// Content is the evidence of a table's rows; nil where Reason says why
+	// there is none, and for large objects, which have theirs one by one.
+	Content *IndexContent `json:"content,omitempty"`
+	Reason  string        `json:"reason,omitempty"`
+}
+
+// IndexContent is the evidence of a table's rows; see docs/content-hashes.md.
+type IndexContent struct {
+	Rows int64 `json:"rows"`
+	// SHA256 of the COPY text in the order of the dump.
+	SHA256 string `json:"sha256"`
+	// RowSums do not depend on the order: two 64-bit sums as 16 hexadecimal
+	// digits each, since numbers in JSON lose bits beyond 53.
+	RowSums [2]string `json:"row_sums"`
+}
+
+// IndexObject is the evidence of one large object, in JSON the array
+// [oid, bytes, "sha256"].
+type IndexObject struct {
+	OID      uint32
+	RawBytes int64
+	SHA256   [sha256.Size]byte
+}
+
+// MarshalJSON writes the array.
+func (o IndexObject) MarshalJSON() ([]byte, error) {
+	return fmt.Appendf(nil, `[%d,%d,"%x"]`, o.OID, o.RawBytes, o.SHA256), nil
+}
+
+// UnmarshalJSON reads the array.
+func (o *IndexObject) UnmarshalJSON(b []byte) error {
+	var sum string
+	fields := []any{&o.OID, &o.RawBytes, &sum}
+	if err := json.Unmarshal(b, &fields); err != nil {
+		return err
+	}
+	if len(fields) < 3 || o.RawBytes < 0 {
+		return fmt.Errorf("%s is no [oid, bytes, sha256]", b)
+	}
+	return decodeSum(&o.SHA256, sum)
 }
 
 // newIndex describes the blocks of a dump that is stored as dump.
-func newIndex(id string, head *pgarchive.Head, blocks []pgarchive.Block, dump StoredObject) *Index {
+func newIndex(id string, head *pgarchive.Head, blocks []pgarchive.Block, objects []IndexObject, dump StoredObject) *Index {
 	entries := make(map[int]*pgarchive.Entry, len(head.Entries))
 	for i := range head.Entries {
 		entries[head.Entries[i].DumpID] = &head.Entries[i]
 	}
 	ix := &Index{
-		Format: IndexFormat, ID: id, Entries: len(head.Entries), Blocks: make([]IndexBlock, len(blocks)),
+		Format: IndexFormat, ID: id, Entries: len(head.Entries), Blocks: make([]IndexBlock, len(blocks)), LargeObjects: objects,
 		Dump: IndexDump{Size: dump.Size, SHA256: dump.SHA256, Head: dump.Head, Body: dump.Body},
 	}
 	for i, b := range blocks {
 		ib := IndexBlock{
 			DumpID: b.DumpID, Kind: KindTable, Offset: b.Offset, Length: b.Length,
 			SHA256: hex.EncodeToString(b.SHA256[:]), LargeObjects: b.LargeObjects,
+			RawBytes: b.Content.RawBytes, Reason: b.Content.Reason,
 		}
 		if b.BlobBlock {
 			ib.Kind = KindLargeObjects
+		}
+		if b.Content.Evidence == pgarchive.EvidenceRows {
+			ib.Content = newContent(b.Content)
 		}
 		if e := entries[b.DumpID]; e != nil {
 			ib.Schema, ib.Name = e.Namespace.S, e.Tag.S
@@ -81,31 +135,105 @@ func newIndex(id string, head *pgarchive.Head, blocks []pgarchive.Block, dump St
 	return ix
 }
 
+func newContent(c pgarchive.Content) *IndexContent {
+	return &IndexContent{Rows: c.Rows, SHA256: hex.EncodeToString(c.SHA256[:]), RowSums: [2]string{
+		fmt.Sprintf("%016x", c.RowSums[0]), fmt.Sprintf("%016x", c.RowSums[1]),
+	}}
+}
+
 // totals sums the index up.
 func (ix *Index) totals() Totals {
 	t := Totals{Bytes: ix.Dump.Size, Blocks: len(ix.Blocks)}
 	tables := map[[2]string]bool{}
+	var rows int64
 	for _, b := range ix.Blocks {
 		t.LargeObjects += b.LargeObjects
+		t.RawBytes += b.RawBytes
 		if b.Kind == KindTable {
 			tables[[2]string{b.Schema, b.Name}] = true
 		}
+		if b.Content != nil {
+			rows += b.Content.Rows
+		}
 	}
 	t.Tables = len(tables)
+	if evidence, _ := ix.evidence(); evidence == EvidenceContent {
+		t.Rows = &rows
+	}
 	return t
 }
 
-// encode is the index as it is stored: one line per block, compressed.
+// evidence says whether there is some for everything, or why not.
+func (ix *Index) evidence() (evidence, reason string) {
+	without, objects := 0, 0
+	for _, b := range ix.Blocks {
+		objects += b.LargeObjects
+		if b.Kind == KindTable && b.Content == nil {
+			if without++; without == 1 {
+				reason = b.label() + ": " + cmp.Or(b.Reason, "nobody looked at its content")
+			}
+		}
+	}
+	switch {
+	case without > 1:
+		return EvidenceNone, fmt.Sprintf("%s; and %d more", reason, without-1)
+	case without == 1:
+		return EvidenceNone, reason
+	case objects != len(ix.LargeObjects):
+		return EvidenceNone, "nobody looked at the large objects"
+	}
+	return EvidenceContent, ""
+}
+
+// encode is the index as it is stored: a line per block and per large object,
+// compressed as they come.
 func (ix *Index) encode() ([]byte, error) {
 	var b bytes.Buffer
 	zw := gzip.NewWriter(&b)
-	if err := json.NewEncoder(zw).Encode(ix); err != nil {
-		return nil, fmt.Errorf("encode index: %w", err)
-	}
-	if err := zw.Close(); err != nil {
+	if err := errors.Join(ix.write(zw), zw.Close()); err != nil {
 		return nil, fmt.Errorf("encode index: %w", err)
 	}
 	return b.Bytes(), nil
+}
+
+func (ix *Index) write(w io.Writer) error {
+	rest := *ix
+	rest.Blocks, rest.LargeObjects = nil, nil
+	begin, err := json.Marshal(struct {
+		*Index
+		Blocks any `json:"blocks,omitempty"` // hides the one of Index
+	}{Index: &rest})
+	if err != nil {
+		return err
+	}
+	out := bufio.NewWriter(w)
+	fmt.Fprintf(out, "%s,\n\"blocks\":[", bytes.TrimSuffix(begin, []byte("}")))
+	if err := writeLines(out, ix.Blocks); err != nil {
+		return err
+	}
+	if len(ix.LargeObjects) > 0 {
+		fmt.Fprint(out, "],\n\"large_objects\":[")
+		if err := writeLines(out, ix.LargeObjects); err != nil {
+			return err
+		}
+	}
+	fmt.Fprint(out, "]}\n")
+	return out.Flush()
+}
+
+// writeLines writes the elements of a JSON array.
+func writeLines[T any](w *bufio.Writer, list []T) error {
+	for i := range list {
+		raw, err := json.Marshal(list[i])
+		if err != nil {
+			return err
+		}
+		if i > 0 {
+			fmt.Fprint(w, ",")
+		}
+		fmt.Fprintf(w, "\n%s", raw)
+	}
+	return nil
 }
 
 // maxIndex bounds an index once it is decompressed: about 5 million blocks.
@@ -179,18 +307,48 @@ func (ix *Index) check(m *Manifest) error {
 	if d.Head == nil {
 		return integrity("it describes a dump without a head")
 	}
-	at := d.Head.Length
+	at, objects := d.Head.Length, 0
 	for i, b := range ix.Blocks {
+		objects += b.LargeObjects
 		if raw, err := hex.DecodeString(b.SHA256); err != nil || len(raw) != 32 {
 			return integrity("block %d: %q is no SHA-256", i, b.SHA256)
 		}
 		if b.Offset != at || b.Length <= 0 || b.Length > d.Size-at {
 			return integrity("block %d does not follow the one before it", i)
 		}
+		if b.RawBytes < 0 || b.LargeObjects < 0 {
+			return integrity("block %d holds less than nothing", i)
+		}
+		if err := b.Content.check(); err != nil {
+			return integrity("block %d: %w", i, err)
+		}
 		at += b.Length
 	}
 	if at != d.Size {
 		return integrity("its blocks end at %d, the dump at %d", at, d.Size)
+	}
+	if n := len(ix.LargeObjects); n > 0 && n != objects {
+		return integrity("it has %d large objects, its blocks have %d", n, objects)
+	}
+	return nil
+}
+
+// check wants the hashes to be some.
+func (c *IndexContent) check() error {
+	if c == nil {
+		return nil
+	}
+	for i, s := range append([]string{c.SHA256}, c.RowSums[:]...) {
+		want := sha256.Size
+		if i > 0 {
+			want = 8
+		}
+		if raw, err := hex.DecodeString(s); err != nil || len(raw) != want {
+			return fmt.Errorf("%q is no hash of %d bytes", s, want)
+		}
+	}
+	if c.Rows < 0 {
+		return fmt.Errorf("%d rows", c.Rows)
 	}
 	return nil
 }

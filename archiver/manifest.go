@@ -29,9 +29,14 @@ const (
 	StructureUnchecked = "unchecked" // an archive version newer than this pgstow knows
 )
 
-// EvidenceNone says that no content evidence was taken; the reason stands
-// beside it.
-const EvidenceNone = "none"
+// Values of Manifest.Evidence.
+const (
+	// EvidenceContent: the index has the row count and the content hashes of
+	// every table, and the hash of every large object.
+	EvidenceContent = "content"
+	// EvidenceNone: they are not there for all; the reason stands beside it.
+	EvidenceNone = "none"
+)
 
 // Values of Manifest.Globals.
 const (
@@ -96,7 +101,8 @@ type Tools struct {
 	PgDumpArgs []string `json:"pg_dump_args,omitempty"`
 }
 
-// ArchiveInfo is what the dump's own header says.
+// ArchiveInfo is what the dump's own header says, and the level of compression
+// where the header has no place for it.
 type ArchiveInfo struct {
 	Version          string `json:"version"` // of the custom format, "1.14.0"; "" when unchecked
 	Compression      string `json:"compression,omitempty"`
@@ -131,10 +137,13 @@ type Range struct {
 
 // Totals are sums over the dump.
 type Totals struct {
-	Bytes        int64 `json:"bytes"` // stored bytes of the dump
+	Bytes        int64 `json:"bytes"`     // stored bytes of the dump
+	RawBytes     int64 `json:"raw_bytes"` // of its data blocks before compression
 	Blocks       int   `json:"blocks"`
 	Tables       int   `json:"tables"` // tables with data
 	LargeObjects int   `json:"large_objects"`
+	// Rows of all tables; nil without evidence.
+	Rows *int64 `json:"rows,omitempty"`
 }
 
 // maxManifest bounds what is read as a manifest: a real one has a few KiB.

@@ -13,15 +13,26 @@ import (
 	"github.com/pgstow/pgstow/storage"
 )
 
+// dumpSource is an archive that passes: a pgarchive.Packer, or a Scanner where
+// nothing is asked of the content. Its io.EOF says that the archive is complete.
+type dumpSource interface {
+	io.Reader
+	Head() (*pgarchive.Head, error)
+	HeadSize() int64
+	HeadBytes() []byte
+	PatchedHead() ([]byte, error)
+	Blocks() []pgarchive.Block
+}
+
 // dumpStream is the reader that an upload of a dump reads: hashed on the way,
 // with the head first or, where the store takes it last, without it. It ends
 // in io.EOF only when pg_dump exited 0 and its archive is complete.
 type dumpStream struct {
-	begin    func() (*pgarchive.Scanner, func() error, error)
+	begin    func() (dumpSource, func() error, error)
 	deferred bool
 	progress *tracker
 
-	scanner *pgarchive.Scanner
+	source  dumpSource
 	end     func() error // ends pg_dump
 	known   bool         // the archive's version: there are head and blocks
 	parsed  *pgarchive.Head
@@ -35,25 +46,25 @@ type dumpStream struct {
 }
 
 // newDumpStream makes a stream whose first Read calls begin.
-func newDumpStream(deferred bool, p *tracker, begin func() (*pgarchive.Scanner, func() error, error)) *dumpStream {
+func newDumpStream(deferred bool, p *tracker, begin func() (dumpSource, func() error, error)) *dumpStream {
 	return &dumpStream{begin: begin, deferred: deferred, progress: p, body: sha256.New()}
 }
 
 // open starts pg_dump and reads the head, unless that was done.
 func (d *dumpStream) open() error {
-	if d.scanner == nil && d.err == nil {
+	if d.source == nil && d.err == nil {
 		d.err = d.start()
 	}
 	return d.err
 }
 
 func (d *dumpStream) start() error {
-	scanner, end, err := d.begin()
+	source, end, err := d.begin()
 	if err != nil {
 		return err
 	}
-	d.scanner, d.end = scanner, end
-	d.parsed, err = scanner.Head()
+	d.source, d.end = source, end
+	d.parsed, err = source.Head()
 	if errors.Is(err, pgarchive.ErrUnknownVersion) {
 		return nil
 	}
@@ -61,9 +72,9 @@ func (d *dumpStream) start() error {
 		return err
 	}
 	d.known = true
-	d.headLen = scanner.HeadSize()
+	d.headLen = source.HeadSize()
 	if !d.deferred {
-		d.pending = scanner.HeadBytes()
+		d.pending = source.HeadBytes()
 		d.headSum = hexSum(d.pending)
 	}
 	return nil
@@ -76,7 +87,7 @@ func (d *dumpStream) Read(p []byte) (n int, err error) {
 	if len(d.pending) > 0 {
 		n = copy(p, d.pending)
 		d.pending = d.pending[n:]
-	} else if n, err = d.scanner.Read(p); err != nil && err != io.EOF {
+	} else if n, err = d.source.Read(p); err != nil && err != io.EOF {
 		err = sourceFault(err)
 	}
 	d.body.Write(p[:n])
@@ -93,7 +104,7 @@ func (d *dumpStream) headBytes() ([]byte, error) {
 	if !d.known {
 		return nil, nil
 	}
-	head, err := d.scanner.PatchedHead()
+	head, err := d.source.PatchedHead()
 	if err != nil {
 		d.err = sourceFault(err)
 		return nil, d.err

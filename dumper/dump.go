@@ -16,7 +16,10 @@ import (
 type DumpOptions struct {
 	Snapshot string   // Source.Snapshot; "" lets pg_dump take its own
 	Args     []string // further pg_dump options, checked by CheckDumpArgs
-	Log      *slog.Logger
+	// Compression is pg_dump's own --compress, which Args may not hold; "0"
+	// is none in every release, "" leaves its default.
+	Compression string
+	Log         *slog.Logger
 }
 
 // Dump is a running pg_dump. Read returns io.EOF only after it exited 0.
@@ -49,6 +52,9 @@ func StartDump(ctx context.Context, c Conn, t Tools, opts DumpOptions) (*Dump, e
 	args := []string{"--format=custom", "--no-password"}
 	if opts.Snapshot != "" {
 		args = append(args, "--snapshot="+opts.Snapshot)
+	}
+	if opts.Compression != "" {
+		args = append(args, "--compress="+opts.Compression)
 	}
 	proc, err := startProcess(ctx, "pg_dump", conn, processOptions{
 		path: filepath.Join(t.Dir, "pg_dump"), args: append(args, opts.Args...), stdout: w, log: opts.Log,

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"github.com/urfave/cli/v2"
 
 	"github.com/pgstow/pgstow/archiver"
@@ -19,7 +20,7 @@ func archiveCommand(rt *runtime) *command {
 			text: `
 The archive exists when this command exits 0, and not otherwise: pg_dump has to exit 0, the stream has to be structurally complete and the store has to confirm size and checksum before the manifest is written, which is what makes an archive. Nothing is staged on local disk.
 
-The stored dump is a stock custom-format archive that pg_restore reads by itself.
+The stored dump is a stock custom-format archive that pg_restore reads by itself. pg_dump writes it uncompressed, and pgstow compresses it on all processors beside it; meanwhile it counts and hashes the rows of every table, which the archive's index then holds. With --compress pg_dump, pg_dump compresses by itself, in one thread, and pgstow looks on.
 
 Options behind "--" go to pg_dump; those that would change the stream (-F -f -j -Z -d) are refused.`,
 			examples: []example{
@@ -30,6 +31,8 @@ Options behind "--" go to pg_dump; those that would change the stream (-F -f -j 
 				{"A database from pg_service.conf into GCS, without two tables' data:",
 					"pgstow archive --db service=orders --to gs://acme-archives/pg/ \\\n" +
 						"    -- --exclude-table-data=audit.events --exclude-table-data=cache"},
+				{"As fast as it goes, for any version of pg_restore:",
+					"pgstow archive --db service=orders --to gs://acme-archives/pg/ --compress gzip:1"},
 				{"Into a folder, under a label of its own, the id for a script:",
 					"pgstow archive --db service=lab --to file:///srv/archives --name lab \\\n" +
 						"    --json | jq -r .manifest.id"},
@@ -43,6 +46,10 @@ Options behind "--" go to pg_dump; those that would change the stream (-F -f -j 
 				dbFlag("`URL` or keyword string of the database to dump"),
 				bucketFlag("to"),
 				nameFlag("`LABEL` of the archive (default: host and database)"),
+				&cli.StringFlag{Name: "compress", Value: "auto",
+					Usage: "compress the dump as `HOW`: gzip[:1-9], zstd[:1-19], lz4, none, or pg_dump by itself; auto is gzip:6, and zstd:1 with pg_dump 16 and later"},
+				&cli.IntFlag{Name: "jobs", DefaultText: "one per processor", Usage: "compress and hash with `N` workers"},
+				&cli.BoolFlag{Name: "verify-compression", Usage: "decompress everything right away and compare"},
 				&cli.BoolFlag{Name: "no-globals", Usage: "leave out roles and tablespaces"},
 				pgBinFlag(), poolerFlag(),
 				&cli.StringFlag{Name: "stall-timeout", Value: "5m",
@@ -89,6 +96,14 @@ func newArchive(c *cli.Context, rt *runtime) (*archive, error) {
 	if stall < time.Second {
 		return nil, usagef("--stall-timeout %s: want at least 1s", stall)
 	}
+	compression, err := archiver.ParseCompression(c.String("compress"))
+	if err != nil {
+		return nil, usagef("--compress: %w", err)
+	}
+	jobs := c.Int("jobs")
+	if c.IsSet("jobs") && jobs < 1 {
+		return nil, usagef("--jobs %d: want at least 1", jobs)
+	}
 	return &archive{
 		bucket: bucket,
 		json:   c.Bool(flagJSON),
@@ -96,6 +111,7 @@ func newArchive(c *cli.Context, rt *runtime) (*archive, error) {
 			Conn: conn, Name: c.String(flagName), NoGlobals: c.Bool("no-globals"),
 			PGBin: c.String(flagPGBin), AllowPooler: c.Bool(flagPooler),
 			StallTimeout: stall, DumpArgs: rt.line.passthrough,
+			Compression: compression, Jobs: jobs, VerifyCompression: c.Bool("verify-compression"),
 			Pgstow: buildInfo().Version, Log: rt.log,
 		},
 	}, nil
@@ -124,6 +140,7 @@ func (a *archive) run(ctx context.Context, rt *runtime) error {
 	t.row("id", m.ID)
 	t.row("label", m.Label)
 	t.row("dump", fmt.Sprintf("%s, %s", size(m.Objects.Dump.Size), contents(m.Totals)))
+	t.row("evidence", withReason(m.Evidence, m.EvidenceReason))
 	t.row("globals", m.Globals)
 	t.row("took", m.Finished.Sub(m.Started).Round(time.Second/10).String())
 	t.row("manifest", a.bucket.key(m.Key))
@@ -133,15 +150,18 @@ func (a *archive) run(ctx context.Context, rt *runtime) error {
 // contents says in words what a dump holds.
 func contents(t archiver.Totals) string {
 	s := counted(t.Tables, "table")
+	if t.Rows != nil {
+		s += ", " + counted(*t.Rows, "row")
+	}
 	if t.LargeObjects > 0 {
 		s += ", " + counted(t.LargeObjects, "large object")
 	}
 	return s
 }
 
-func counted(n int, noun string) string {
+func counted[N int | int64](n N, noun string) string {
 	if n == 1 {
 		return "1 " + noun
 	}
-	return fmt.Sprintf("%d %ss", n, noun)
+	return fmt.Sprintf("%s %ss", humanize.Comma(int64(n)), noun)
 }

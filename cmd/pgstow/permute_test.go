@@ -76,7 +76,7 @@ func TestPermuteRefuses(t *testing.T) {
 		{"--db x archive", "pgstow archive --db"},
 		{"--frobnicate list", "unknown flag --frobnicate"},
 		// Later steps bring these; until then they must not be swallowed.
-		{"archive --compress zstd", "unknown flag --compress"},
+		{"archive --comprss zstd", "unknown flag --comprss"},
 		{"archive --lock compliance", "unknown flag --lock"},
 		{"archive --config f", "unknown flag --config"},
 	}

@@ -2,7 +2,7 @@
 -- PostgreSQL database cluster dump
 --
 
-\restrict bHS0oGGvk5ccwyA83JvKw65S8j0E30zxpz5bJpvUcBWUmSU929Kyx7GGomakpxr
+\restrict 27NlgmtFTOUaKasDASnF4Vue5z8J61oyo32Mty4CZdg65FJVXTBSnBOSSobGNj0
 
 SET default_transaction_read_only = off;
 
@@ -27,7 +27,7 @@ ALTER ROLE postgres WITH SUPERUSER INHERIT CREATEROLE CREATEDB LOGIN REPLICATION
 
 
 
-\unrestrict bHS0oGGvk5ccwyA83JvKw65S8j0E30zxpz5bJpvUcBWUmSU929Kyx7GGomakpxr
+\unrestrict 27NlgmtFTOUaKasDASnF4Vue5z8J61oyo32Mty4CZdg65FJVXTBSnBOSSobGNj0
 
 --
 -- PostgreSQL database cluster dump complete

@@ -1,0 +1,96 @@
+package archiver
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/pgstow/pgstow/dumper/pgarchive"
+)
+
+// Compression says how the dump is compressed; its text form is that of
+// --compress. The zero value is auto.
+type Compression struct {
+	algorithm string // "" is auto
+	level     int    // 0 is the algorithm's own default
+}
+
+// ParseCompression reads auto, gzip[:1-9], zstd[:1-19], lz4, none or pg_dump.
+func ParseCompression(s string) (Compression, error) {
+	name, level, leveled := strings.Cut(s, ":")
+	c := Compression{algorithm: name}
+	if leveled {
+		n, err := strconv.Atoi(level)
+		if err != nil || n < 1 {
+			return Compression{}, fmt.Errorf("%w: compression %q: %q is no level", ErrUsage, s, level)
+		}
+		c.level = n
+	}
+	if s == "" || s == "auto" {
+		return Compression{}, nil
+	}
+	// A Packer knows what there is; it reads nothing before it is asked to.
+	if _, err := pgarchive.NewPacker(nil, pgarchive.PackOptions{Compression: c.pack()}); err != nil {
+		return Compression{}, fmt.Errorf("%w: %w; auto chooses by the version of pg_dump", ErrUsage, err)
+	}
+	return c, nil
+}
+
+func (c Compression) String() string {
+	switch {
+	case c.algorithm == "":
+		return "auto"
+	case c.level == 0:
+		return c.algorithm
+	}
+	return fmt.Sprintf("%s:%d", c.algorithm, c.level)
+}
+
+func (c Compression) pack() pgarchive.Compression {
+	return pgarchive.Compression{Algorithm: c.algorithm, Level: c.level}
+}
+
+// packing is who compresses a dump, and how.
+type packing struct {
+	pgDump string // pg_dump's own --compress, "" for its default
+	pack   pgarchive.Compression
+	// ratio is what the dump is expected to have of the tables' size on disk.
+	// It only plans part sizes: a dump that turns out larger gets larger parts,
+	// never a failure.
+	ratio float64
+	// needs is the oldest pg_restore that reads the result, when it is newer
+	// than the pg_dump that made it.
+	needs int
+}
+
+// Majors of the client programs that first knew a compression.
+const (
+	zstdSince = 16
+	lz4Since  = 16
+)
+
+// choosePacking settles auto, for a pg_dump of this major version. Every
+// pg_restore that can read an archive of 16 or later knows zstd.
+func choosePacking(c Compression, major int) packing {
+	if c.algorithm == "" {
+		c = Compression{algorithm: "gzip", level: 6}
+		if major >= zstdSince {
+			c = Compression{algorithm: "zstd", level: 1}
+		}
+	}
+	p := packing{pgDump: "0", pack: c.pack(), ratio: 0.5}
+	switch c.algorithm {
+	case pgarchive.KeepCompression:
+		p.pgDump = ""
+	case "none":
+		p.ratio = 1
+	case "zstd":
+		p.needs = zstdSince
+	case "lz4":
+		p.needs = lz4Since
+	}
+	if major >= p.needs {
+		p.needs = 0
+	}
+	return p
+}
