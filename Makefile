@@ -13,7 +13,7 @@ FUZZTIME ?= 60s
 export CGO_ENABLED = 0
 export GOFLAGS := $(GOFLAGS) -trimpath
 
-.PHONY: help build demo test lint fuzz tools clean
+.PHONY: help build demo test lint fuzz bench tools clean
 
 help: ## print this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 8
@@ -41,6 +41,9 @@ fuzz: ## every fuzz target for FUZZTIME=60s
 	    go test -run '^$$' -fuzz "^$$target$$" -fuzzminimizetime 20x -fuzztime $(FUZZTIME) "$$(dirname "$$file")"; \
 	  done; \
 	done
+
+bench: tools build ## pgstow beside pg_dump | mc, aws, rclone: N=5 rounds, SMALL=1, NEW_CLIENTS=dir of pg_dump 16+
+	go run ./internal/bench -n $(or $(N),5) $(if $(SMALL),-small) $(if $(NEW_CLIENTS),-new-clients $(NEW_CLIENTS))
 
 tools: ## install what tests, lint and demo need (cached by version)
 	@internal/testenv/tools.sh test
