@@ -192,6 +192,7 @@ func (r *archiveRun) storeDump(ctx context.Context) (*dumpStream, error) {
 	stream := newDumpStream(deferred, r.progress, func() (dumpSource, func() error, error) {
 		return r.startDump(guarded)
 	})
+	stream.weigh = func(head *pgarchive.Head) *tableMeter { return newTableMeter(head, r.src) }
 	reader := uploadReader{stream}
 	put := storage.PutOptions{
 		ContentType:  "application/octet-stream",
@@ -260,8 +261,8 @@ func (r *archiveRun) startDump(ctx context.Context) (dumpSource, func() error, e
 func (r *archiveRun) describe(head *pgarchive.Head) {
 	r.manifest.Structure = StructureComplete
 	level := head.Compression.Level
-	if level == 0 && r.packing.pack.Algorithm == head.Compression.Algorithm {
-		level = r.packing.pack.Level
+	if level == 0 {
+		level = r.packing.level(head.Compression.Algorithm)
 	}
 	r.manifest.Archive = ArchiveInfo{
 		Version:          fmt.Sprintf("%d.%d.%d", head.Version.Major, head.Version.Minor, head.Version.Rev),
@@ -275,7 +276,7 @@ func (r *archiveRun) unchecked(err error) {
 	r.manifest.Structure = StructureUnchecked
 	r.manifest.Evidence, r.manifest.EvidenceReason = EvidenceNone, oneLine(err)
 	text := "the structure of the dump was not checked and it has no index"
-	if r.packing.pgDump == "0" {
+	if r.packing.pgDump == uncompressed {
 		text += ", and it is stored uncompressed"
 	}
 	r.warn(fmt.Sprintf("%s: %s; upgrade pgstow", text, oneLine(err)))

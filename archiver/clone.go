@@ -36,7 +36,8 @@ type CloneResult struct {
 	Bytes    int64                 `json:"bytes"`
 	Totals   Totals                `json:"totals"`
 	Globals  *dumper.GlobalsResult `json:"globals,omitempty"`
-	Errors   []string              `json:"errors,omitempty"` // that KeepGoing let pass
+	Errors   []string              `json:"errors,omitempty"`  // that KeepGoing let pass
+	Skipped  []string              `json:"skipped,omitempty"` // as in RestoreResult
 	Warnings []string              `json:"warnings,omitempty"`
 }
 
@@ -92,11 +93,17 @@ func (c *cloneRun) run(ctx context.Context) error {
 	stream := newDumpStream(false, c.progress, func() (dumpSource, func() error, error) {
 		return c.startDump(dumping)
 	})
+	stream.weigh = func(head *pgarchive.Head) *tableMeter { return newTableMeter(head, c.src) }
 	err = c.pipe(ctx, stream, found)
 	if closeErr := stream.close(); err == nil {
 		err = closeErr
 	}
 	return err
+}
+
+// selective: pg_dump writes everything, so that what belongs to a table can be told.
+func (c *cloneRun) selective() bool {
+	return len(c.opts.Restore.Tables) > 0 || len(c.opts.Restore.Schemas) > 0
 }
 
 // dumpArgs spares pg_dump what pg_restore would throw away.
@@ -105,7 +112,7 @@ func (c *cloneRun) dumpArgs() []string {
 	if c.opts.Restore.SchemaOnly {
 		args = append(args, "--schema-only")
 	}
-	if c.opts.Restore.DataOnly {
+	if c.opts.Restore.DataOnly && !c.selective() {
 		args = append(args, "--data-only")
 	}
 	return args
@@ -115,7 +122,7 @@ func (c *cloneRun) startDump(ctx context.Context) (dumpSource, func() error, err
 	c.progress.phase(PhaseCatalogue)
 	dump, err := dumper.StartDump(ctx, c.src.Conn(), c.dumpTools, dumper.DumpOptions{
 		Snapshot: c.src.Snapshot, Args: c.dumpArgs(), Log: c.log,
-		Compression: "0", // between two processes of one machine it would only take time
+		Compression: uncompressed, // between two processes of one machine it would only take time
 	})
 	if err != nil {
 		return nil, nil, err
@@ -144,6 +151,12 @@ func (c *cloneRun) pipe(ctx context.Context, stream *dumpStream, found []dumper.
 		c.opts.Restore.Log = c.log
 	}
 	c.opts.Restore.AllowPooler = c.opts.Restore.AllowPooler || c.opts.AllowPooler
+	if stream.known && c.selective() {
+		var err error
+		if head, err = c.selectFrom(ctx, stream); err != nil {
+			return err
+		}
+	}
 	target := targetOptions{
 		conn: c.opts.To, head: head, restore: c.opts.Restore, intoNonempty: c.opts.IntoNonempty, log: c.log,
 	}
@@ -168,15 +181,32 @@ func (c *cloneRun) pipe(ctx context.Context, stream *dumpStream, found []dumper.
 		err = stream.toEnd()
 	}
 	if err != nil {
-		return partial(c.opts.To, err)
+		return partial(c.opts.To, err, "")
 	}
 	c.res.Errors, c.res.Bytes = restored.Errors, stream.size
 	c.res.Totals = Totals{Bytes: stream.size}
 	if stream.known {
 		o := StoredObject{Size: stream.size}
-		c.res.Totals = newIndex("", head, stream.source.Blocks(), nil, o).totals()
+		c.res.Totals = newIndex("", stream.parsed, stream.source.Blocks(), nil, o).totals()
 	}
 	return nil
+}
+
+// selectFrom puts a head with the selected entries in front of the stream.
+// pg_restore passes over the blocks of others.
+func (c *cloneRun) selectFrom(ctx context.Context, stream *dumpStream) (*pgarchive.Head, error) {
+	s, err := selectEntries(ctx, c.opts.To, stream.parsed, c.opts.Restore)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range s.warnings {
+		c.log.Warn(w)
+	}
+	c.res.Warnings, c.res.Skipped = append(c.res.Warnings, s.warnings...), s.Skipped
+	head := stream.parsed.Synthesise(s.Entries)
+	stream.pending, err = head.AppendBinary(nil)
+	c.opts.Restore = c.opts.Restore.Whole()
+	return head, err
 }
 
 // refuseSelf refuses to clone a database into itself, under whatever name the

@@ -52,8 +52,8 @@ func (c Compression) pack() pgarchive.Compression {
 
 // packing is who compresses a dump, and how.
 type packing struct {
-	pgDump string // pg_dump's own --compress, "" for its default
-	pack   pgarchive.Compression
+	pgDump string                // pg_dump's own --compress, "" for its default
+	pack   pgarchive.Compression // beside it
 	// ratio is what the dump is expected to have of the tables' size on disk.
 	// It only plans part sizes: a dump that turns out larger gets larger parts,
 	// never a failure.
@@ -63,6 +63,9 @@ type packing struct {
 	needs int
 }
 
+// uncompressed is what pg_dump's --compress takes in every release.
+const uncompressed = "0"
+
 // Majors of the client programs that first knew a compression.
 const (
 	zstdSince = 16
@@ -70,15 +73,17 @@ const (
 )
 
 // choosePacking settles auto, for a pg_dump of this major version. Every
-// pg_restore that can read an archive of 16 or later knows zstd.
+// pg_restore that can read an archive of 16 or later knows zstd, and pg_dump's
+// own zstd:1, in C, keeps up with one COPY in one thread: see
+// docs/performance.md. It is decoded beside for the evidence.
 func choosePacking(c Compression, major int) packing {
-	if c.algorithm == "" {
+	switch {
+	case c.algorithm == "" && major >= zstdSince:
+		return packing{pgDump: "zstd:1", pack: pgarchive.Compression{Algorithm: pgarchive.KeepCompression}, ratio: 0.5}
+	case c.algorithm == "":
 		c = Compression{algorithm: "gzip", level: 6}
-		if major >= zstdSince {
-			c = Compression{algorithm: "zstd", level: 1}
-		}
 	}
-	p := packing{pgDump: "0", pack: c.pack(), ratio: 0.5}
+	p := packing{pgDump: uncompressed, pack: c.pack(), ratio: 0.5}
 	switch c.algorithm {
 	case pgarchive.KeepCompression:
 		p.pgDump = ""
@@ -93,4 +98,16 @@ func choosePacking(c Compression, major int) packing {
 		p.needs = 0
 	}
 	return p
+}
+
+// level is that of the compression, where pgstow has chosen it.
+func (p packing) level(algorithm string) int {
+	if p.pack.Algorithm == algorithm {
+		return p.pack.Level
+	}
+	if level, ok := strings.CutPrefix(p.pgDump, algorithm+":"); ok {
+		n, _ := strconv.Atoi(level) // our own constant
+		return n
+	}
+	return 0
 }

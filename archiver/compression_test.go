@@ -34,14 +34,14 @@ func TestChoosePacking(t *testing.T) {
 	}{
 		{"auto", 13, "gzip:6", 0},
 		{"auto", 15, "gzip:6", 0},
-		{"auto", 16, "zstd:1", 0},
-		{"auto", 18, "zstd:1", 0},
+		{"auto", 16, "pg_dump's zstd:1", 0},
+		{"auto", 18, "pg_dump's zstd:1", 0},
 		{"zstd:3", 15, "zstd:3", 16},
 		{"lz4", 14, "lz4", 16},
 		{"lz4", 17, "lz4", 0},
 		{"gzip:1", 17, "gzip:1", 0},
 		{"none", 13, "none", 0},
-		{"pg_dump", 13, "pg_dump", 0},
+		{"pg_dump", 13, "pg_dump's ", 0},
 	} {
 		asked, err := ParseCompression(c.text)
 		if err != nil {
@@ -49,8 +49,13 @@ func TestChoosePacking(t *testing.T) {
 		}
 		p := choosePacking(asked, c.major)
 		got := Compression{p.pack.Algorithm, p.pack.Level}.String()
-		if got != c.want || p.needs != c.needs || (p.pgDump == "") != (c.want == "pg_dump") {
-			t.Errorf("%s with pg_dump %d: %s by %q, needs %d; want %s, needs %d", c.text, c.major, got, p.pgDump, p.needs, c.want, c.needs)
+		if got == "pg_dump" {
+			got = "pg_dump's " + p.pgDump
+		} else if p.pgDump != uncompressed {
+			t.Errorf("%s with pg_dump %d: it compresses %q", c.text, c.major, p.pgDump)
+		}
+		if got != c.want || p.needs != c.needs {
+			t.Errorf("%s with pg_dump %d: %s, needs %d; want %s, needs %d", c.text, c.major, got, p.needs, c.want, c.needs)
 		}
 	}
 }

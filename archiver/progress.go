@@ -4,6 +4,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/pgstow/pgstow/dumper/pgarchive"
 	"github.com/pgstow/pgstow/storage"
 )
 
@@ -12,14 +13,15 @@ type Phase string
 
 // Phases, in the order in which they come.
 const (
-	PhasePreflight Phase = "preflight"
-	PhaseOpening   Phase = "opening"    // the upload
-	PhaseGlobals   Phase = "globals"    // roles and tablespaces
-	PhaseCatalogue Phase = "catalogue"  // pg_dump reads the catalogue
-	PhaseData      Phase = "data"       // dump or restore streams
-	PhaseComplete  Phase = "completing" // the store joins the parts
-	PhaseCommit    Phase = "commit"     // read back, index, manifest
-	PhaseFinish    Phase = "finishing"  // pg_restore builds indexes and constraints
+	PhasePreflight   Phase = "preflight"
+	PhaseOpening     Phase = "opening"     // the upload
+	PhaseGlobals     Phase = "globals"     // roles and tablespaces
+	PhaseCatalogue   Phase = "catalogue"   // pg_dump reads the catalogue
+	PhaseDefinitions Phase = "definitions" // pg_restore creates what data need
+	PhaseData        Phase = "data"        // dump or restore streams
+	PhaseComplete    Phase = "completing"  // the store joins the parts
+	PhaseCommit      Phase = "commit"      // read back, index, manifest
+	PhaseFinish      Phase = "finishing"   // pg_restore builds indexes and constraints
 )
 
 // Progress is the state of a running use case.
@@ -32,6 +34,13 @@ type Progress struct {
 	// Total is the dump's size, 0 when unknown. Estimated says that it is a guess.
 	Total     int64
 	Estimated bool
+	// Tables with data, and how many of them are through.
+	Tables, TablesDone int
+	// Table is the one whose data pass, where they pass one by one.
+	Table TableProgress
+	// Share of an archive's data that is through, from 0 to 1 by the source's
+	// own estimates; 0 while it is not known.
+	Share float64
 }
 
 // progressEvery is the least time between two reports of the same phase.
@@ -52,6 +61,21 @@ func (t *tracker) phase(p Phase) { t.update(true, func(s *Progress) { s.Phase = 
 
 func (t *tracker) total(n int64, estimated bool) {
 	t.update(false, func(s *Progress) { s.Total, s.Estimated = n, estimated })
+}
+
+func (t *tracker) tables(done, of int) {
+	t.update(false, func(s *Progress) { s.TablesDone, s.Tables = done, of })
+}
+
+// table follows the data blocks of a dump; m may be nil.
+func (t *tracker) table(m *tableMeter, now pgarchive.Passing) {
+	if m == nil {
+		return
+	}
+	t.update(false, func(s *Progress) {
+		s.Table, s.TablesDone, s.Share = m.at(now)
+		s.Tables = len(m.blocks)
+	})
 }
 
 func (t *tracker) read(n int) { t.update(false, func(s *Progress) { s.Bytes += int64(n) }) }

@@ -22,6 +22,7 @@ type dumpSource interface {
 	HeadBytes() []byte
 	PatchedHead() ([]byte, error)
 	Blocks() []pgarchive.Block
+	Passing() pgarchive.Passing
 }
 
 // dumpStream is the reader that an upload of a dump reads: hashed on the way,
@@ -31,6 +32,9 @@ type dumpStream struct {
 	begin    func() (dumpSource, func() error, error)
 	deferred bool
 	progress *tracker
+	// weigh makes the meter of a head; nil when nobody looks.
+	weigh func(*pgarchive.Head) *tableMeter
+	meter *tableMeter
 
 	source  dumpSource
 	end     func() error // ends pg_dump
@@ -72,6 +76,9 @@ func (d *dumpStream) start() error {
 		return err
 	}
 	d.known = true
+	if d.weigh != nil {
+		d.meter = d.weigh(d.parsed)
+	}
 	d.headLen = source.HeadSize()
 	if !d.deferred {
 		d.pending = source.HeadBytes()
@@ -93,6 +100,7 @@ func (d *dumpStream) Read(p []byte) (n int, err error) {
 	d.body.Write(p[:n])
 	d.size += int64(n)
 	d.progress.read(n)
+	d.progress.table(d.meter, d.source.Passing())
 	d.err = err
 	return n, err
 }

@@ -31,12 +31,22 @@ type Source struct {
 	Encoding         string
 	SystemIdentifier string // "" when not readable
 	InRecovery       bool
-	TableBytes       int64  // heap + toast of tables and large objects, without indexes: basis of the size estimate
+	TableBytes       int64         // heap + toast of tables and large objects, without indexes: basis of the size estimate
+	Tables           []SourceTable // what TableBytes is the sum of, with LargeObjectBytes
+	LargeObjectBytes int64
 	Snapshot         string // exported, valid until Release; "" when it could not be had
 	Warnings         []string
 
 	conn   Conn
 	holder *pgx.Conn // the session that exports the snapshot
+}
+
+// SourceTable is the size of one table as the server guesses or knows it, for
+// those who show how far a dump has come.
+type SourceTable struct {
+	Schema, Name string
+	Rows         int64 // the planner's estimate, -1 where there is none
+	Bytes        int64 // heap and toast, without indexes
 }
 
 // Conn is the connection string pinned to the server that was inspected: with
@@ -282,17 +292,44 @@ func (s *Source) recovery(ctx context.Context, tx pgx.Tx) error {
 }
 
 func (s *Source) size(ctx context.Context, tx pgx.Tx) error {
-	return tx.QueryRow(ctx, `SELECT (coalesce(sum(pg_table_size(c.oid)), 0) + pg_table_size('pg_largeobject'))::bigint
-		FROM pg_class c WHERE c.relkind = 'r' AND c.relpersistence <> 't'
-		AND c.relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)`).Scan(&s.TableBytes)
+	return s.tables(ctx, tx, `pg_table_size(c.oid)`)
 }
 
 // sizeFromPages asks no file and takes no lock.
 func (s *Source) sizeFromPages(ctx context.Context, tx pgx.Tx) error {
-	return tx.QueryRow(ctx, `SELECT (coalesce(sum(greatest(c.relpages, 0)::bigint + coalesce(greatest(t.relpages, 0), 0)), 0) * current_setting('block_size')::bigint)::bigint
-		FROM pg_class c LEFT JOIN pg_class t ON t.oid = c.reltoastrelid
+	return s.tables(ctx, tx, `(greatest(c.relpages, 0)::bigint + coalesce(greatest(t.relpages, 0), 0)) * current_setting('block_size')::bigint`)
+}
+
+// tables fills in the sizes, which the SQL expression bytes computes of pg_class c and its toast t.
+func (s *Source) tables(ctx context.Context, tx pgx.Tx, bytes string) error {
+	rows, err := tx.Query(ctx, `SELECT c.oid = 'pg_largeobject'::regclass, n.nspname, c.relname, c.reltuples::bigint, `+bytes+`
+		FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace LEFT JOIN pg_class t ON t.oid = c.reltoastrelid
 		WHERE c.relkind = 'r' AND c.relpersistence <> 't'
-		AND (c.oid = 'pg_largeobject'::regclass OR c.relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace))`).Scan(&s.TableBytes)
+		AND (c.oid = 'pg_largeobject'::regclass OR c.relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace))`)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	s.Tables, s.TableBytes, s.LargeObjectBytes = nil, 0, 0
+	for rows.Next() {
+		var t SourceTable
+		var objects bool
+		var size *int64 // NULL: dropped meanwhile
+		if err := rows.Scan(&objects, &t.Schema, &t.Name, &t.Rows, &size); err != nil {
+			return err
+		}
+		if size == nil {
+			continue
+		}
+		t.Bytes = *size
+		s.TableBytes += t.Bytes
+		if objects {
+			s.LargeObjectBytes = t.Bytes
+		} else {
+			s.Tables = append(s.Tables, t)
+		}
+	}
+	return rows.Err()
 }
 
 // export opens the transaction that holds the snapshot. Not having it costs no

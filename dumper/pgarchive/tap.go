@@ -3,6 +3,7 @@ package pgarchive
 import (
 	"errors"
 	"io"
+	"sync/atomic"
 )
 
 const (
@@ -21,6 +22,7 @@ type tap struct {
 	decodeErr error // set before the pipeline's end
 	err       error // of the collector, before done
 	contents  map[int]Content
+	passing   atomic.Pointer[Passing]
 }
 
 func newTap(head *Head, offset int64, opts PackOptions) (*tap, error) {
@@ -96,6 +98,8 @@ func (t *tap) collect(report func(LargeObject)) {
 			break
 		}
 		content, _ := tally.add(s)
+		now := tally.passing(s.dumpID)
+		t.passing.Store(&now)
 		if s.last {
 			t.contents[s.dumpID] = content
 		}

@@ -29,6 +29,7 @@ const (
 	newLimit      = "new pg_dump none >/dev/null"
 	newPeer       = "new pg_dump zstd:1 | mc"
 	newAuto       = "new archive auto"
+	newZstd       = "new archive zstd:1"
 )
 
 // measures in the order of the table; the first is always taken.
@@ -61,7 +62,8 @@ func (b *bench) measures() []measure {
 				return b.discard(ctx, append(fresh, "--compress=none"))
 			}},
 			measure{newPeer, b.peer(append(fresh, "--compress=zstd:1"), b.mcPipe)},
-			measure{newAuto, b.archive("auto", "--pg-bin", b.newClients, "--no-globals")})
+			measure{newAuto, b.archive("auto", "--pg-bin", b.newClients, "--no-globals")},
+			measure{newZstd, b.archive("zstd:1", "--pg-bin", b.newClients, "--no-globals")})
 	}
 	return list
 }
