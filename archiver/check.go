@@ -2,11 +2,9 @@ package archiver
 
 import (
 	"encoding/hex"
-	"errors"
 	"io"
 
 	"github.com/pgstow/pgstow/dumper/pgarchive"
-	"github.com/pgstow/pgstow/storage"
 )
 
 // expected is what must come out of the store for a dump.
@@ -94,11 +92,5 @@ func (c *checkedDump) fault(err error) error {
 	if c.err == nil {
 		return err
 	}
-	switch {
-	case errors.Is(c.err, ErrIntegrity):
-		return c.err
-	case errors.Is(c.err, pgarchive.ErrMismatch), errors.Is(c.err, storage.ErrIntegrity), errors.Is(c.err, storage.ErrNotExist):
-		return integrity("%s: %w", c.key, c.err)
-	}
-	return c.err
+	return storedFault(c.key, c.err)
 }

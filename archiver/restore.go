@@ -33,6 +33,10 @@ type RestoreOptions struct {
 	Globals bool
 	// IntoNonempty allows a target that already holds user tables.
 	IntoNonempty bool
+	// Jobs is how many tables are loaded at once; 0 is DefaultJobs. Some options
+	// of pg_restore (dumper.RestoreOptions.OneRun) and archives without an index
+	// leave only one.
+	Jobs int
 
 	Log      *slog.Logger
 	Progress func(Progress)
@@ -41,13 +45,17 @@ type RestoreOptions struct {
 // RestoreResult is a restore that ended well.
 type RestoreResult struct {
 	Manifest *Manifest             `json:"manifest"`
-	Bytes    int64                 `json:"bytes"` // of the dump read
+	Bytes    int64                 `json:"bytes"`          // of the dump read
+	Jobs     int                   `json:"jobs,omitempty"` // 0 for one stream
 	Target   string                `json:"target,omitempty"`
 	PgTool   string                `json:"pg_restore,omitempty"` // version
 	Globals  *dumper.GlobalsResult `json:"globals,omitempty"`
 	// Errors are those that KeepGoing let pass, one line each. A caller that
 	// finds some reports the restore as failed (exit 10).
-	Errors   []string `json:"errors,omitempty"`
+	Errors []string `json:"errors,omitempty"`
+	// Skipped belong to selected tables and could not be made without others:
+	// foreign keys to tables that are not there.
+	Skipped  []string `json:"skipped,omitempty"`
 	Warnings []string `json:"warnings,omitempty"`
 }
 
@@ -55,6 +63,10 @@ type RestoreResult struct {
 // Output. The manifest's key, the index's and the head's hashes are checked
 // before pg_restore gets a byte, and the last bytes of each data block are
 // held back until the block's hash has matched.
+//
+// An archive with an index is restored by several workers, each reading the
+// ranges of its tables, and with Restore.Tables or Schemas only what was
+// selected is read; see pgarchive.Selection for what a table brings.
 //
 // The target is inspected before any SQL runs: what it lacks is a
 // *LacksError (dumper.ErrPreflight), and one that holds user tables is
@@ -117,56 +129,6 @@ func (r *restoreRun) readDescription(ctx context.Context) (err error) {
 	return nil
 }
 
-func (r *restoreRun) intoDatabase(ctx context.Context, found []dumper.Tools) error {
-	head, err := r.readHead(ctx)
-	if err != nil {
-		return err
-	}
-	if r.opts.Restore.Log == nil {
-		r.opts.Restore.Log = r.log
-	}
-	target := targetOptions{
-		conn: r.opts.Conn, head: head, restore: r.opts.Restore, intoNonempty: r.opts.IntoNonempty, log: r.log,
-	}
-	if r.opts.Globals {
-		target.globals = r.readGlobals
-	}
-	t, globals, err := prepareTarget(ctx, target)
-	if err != nil {
-		return err
-	}
-	r.res.Globals, r.res.Warnings = globals, append(r.res.Warnings, t.Warnings...)
-	tools, err := chooseRestoreTools(found, t.ServerMajor, head.Version)
-	if err != nil {
-		return err
-	}
-	r.res.Target, r.res.PgTool = r.opts.Conn.String(), tools.Version
-
-	dump, err := r.openDump(ctx)
-	if err != nil {
-		return err
-	}
-	defer dump.Close()
-	r.progress.phase(PhaseData)
-	restored, err := dumper.Restore(ctx, r.opts.Conn, tools, dump, r.opts.Restore)
-	r.res.Bytes, r.res.Errors = dump.n, restored.Errors
-	if err != nil && dump.n == 0 {
-		return dump.fault(err)
-	}
-	if err != nil {
-		return partial(r.opts.Conn, dump.fault(err))
-	}
-	// pg_restore leaves off when it has what it was asked for, and all of that is
-	// proved. Without an index nothing is, before the last byte; and a whole
-	// restore must not miss what follows the end.
-	if r.index == nil || dump.n == r.res.Manifest.Objects.Dump.Size {
-		if err := dump.toEnd(); err != nil {
-			return partial(r.opts.Conn, dump.fault(err))
-		}
-	}
-	return nil
-}
-
 // writeOutput writes the plain archive, every byte of it proved.
 func (r *restoreRun) writeOutput(ctx context.Context) error {
 	dump, err := r.openDump(ctx)
@@ -193,7 +155,7 @@ func (r *restoreRun) readHead(ctx context.Context) (*pgarchive.Head, error) {
 	if o.Head == nil {
 		return &pgarchive.Head{}, nil
 	}
-	body, err := r.open(ctx, o.Head.Length)
+	body, err := r.dump().openRange(ctx, 0, o.Head.Length)
 	if err != nil {
 		return nil, err
 	}
@@ -212,18 +174,14 @@ func (r *restoreRun) readHead(ctx context.Context) (*pgarchive.Head, error) {
 	return head, nil
 }
 
-// open opens the dump, the version that the manifest names.
-func (r *restoreRun) open(ctx context.Context, length int64) (io.ReadCloser, error) {
+// dump is the stored dump, the version that the manifest names.
+func (r *restoreRun) dump() storedDump {
 	o := r.res.Manifest.Objects.Dump
 	version := o.Version
 	if version == "" {
 		version = r.entry.version(DumpName)
 	}
-	body, err := r.opts.Bucket.Open(ctx, o.Key, storage.OpenOptions{Version: version, Length: length})
-	if err != nil {
-		return nil, fmt.Errorf("read dump: %w", missing(o.Key, err))
-	}
-	return body, nil
+	return storedDump{bucket: r.opts.Bucket, key: o.Key, version: version}
 }
 
 // openDump opens the whole dump behind a verifier.
@@ -232,7 +190,7 @@ func (r *restoreRun) openDump(ctx context.Context) (*checkedDump, error) {
 	if err != nil {
 		return nil, err
 	}
-	body, err := r.open(ctx, 0)
+	body, err := r.dump().openRange(ctx, 0, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -259,10 +217,4 @@ func (r *restoreRun) readGlobals(ctx context.Context) ([]byte, error) {
 func (r *restoreRun) warn(text string) {
 	r.log.Warn(text)
 	r.res.Warnings = append(r.res.Warnings, text)
-}
-
-// partial says what a restore that failed midway has left.
-func partial(c dumper.Conn, err error) error {
-	return fmt.Errorf("%w; database %q may be partly restored: drop and create it again, or repeat with --clean --if-exists",
-		err, c.Database())
 }

@@ -9,7 +9,7 @@ import (
 // openMemFile is an anonymous file in memory: no directory entry, no disk, gone
 // with its last descriptor. nil where the kernel or a sandbox has none.
 func openMemFile() (*os.File, error) {
-	fd, err := unix.MemfdCreate("pgstow-service", unix.MFD_CLOEXEC)
+	fd, err := unix.MemfdCreate("pgstow", unix.MFD_CLOEXEC)
 	if err == unix.ENOSYS || err == unix.EPERM {
 		return nil, nil
 	}
@@ -20,7 +20,7 @@ func openMemFile() (*os.File, error) {
 		_ = unix.Close(fd)
 		return nil, os.NewSyscallError("fchmod", err)
 	}
-	f := os.NewFile(uintptr(fd), "pgstow-service")
+	f := os.NewFile(uintptr(fd), "pgstow")
 	// libpq opens it by name; without /proc it could not.
 	if _, err := os.Stat("/proc/self/fd"); err != nil {
 		_ = f.Close()

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,6 +22,9 @@ const (
 	killAfter = 5 * time.Second
 	straggle  = 5 * time.Second
 )
+
+// firstInherited is the descriptor at which a child finds the first file it inherits.
+const firstInherited = 3
 
 // process is a running client program. It is waited for exactly once, by its own
 // goroutine; done closes when it is reaped and its stderr read to the end.
@@ -41,7 +45,8 @@ type process struct {
 type processOptions struct {
 	path          string
 	args          []string
-	stdin, stdout *os.File // the child's ends, nil for /dev/null
+	stdin, stdout *os.File   // the child's ends, nil for /dev/null
+	files         []*os.File // inherited behind those of the connection; they stay the caller's
 	log           *slog.Logger
 	onError       func(text string) // called with the first line of an error as soon as it stands there
 	onMessage     func(message)     // called for each message when it is complete
@@ -58,7 +63,7 @@ func startProcess(ctx context.Context, name string, conn *childConn, opts proces
 	}
 	cmd := exec.Command(opts.path, opts.args...)
 	cmd.Env = conn.env
-	cmd.ExtraFiles = conn.files
+	cmd.ExtraFiles = slices.Concat(conn.files, opts.files)
 	cmd.SysProcAttr = childAttr()
 	cmd.Stderr = errWrite
 	if opts.stdin != nil {

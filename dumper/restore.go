@@ -39,25 +39,11 @@ type RestoreResult struct {
 // With Create, c names the database to issue CREATE DATABASE from, as with
 // pg_restore; where it does not exist, postgres or template1 serve.
 func Restore(ctx context.Context, c Conn, t Tools, archive io.Reader, opts RestoreOptions) (RestoreResult, error) {
-	args, err := opts.args()
+	r, err := OpenRestorer(ctx, c, t, opts)
 	if err != nil {
 		return RestoreResult{}, err
 	}
-	c, serverMajor, err := restoreServer(ctx, c, opts)
-	if err != nil {
-		return RestoreResult{}, err
-	}
-	r := &restore{opts: opts}
-	// A pg_restore of 17 or later sends SET transaction_timeout, which an older
-	// server refuses; -e would end there. Its errors are watched instead.
-	r.oldServer = t.Major >= 17 && serverMajor < 17
-	if !opts.KeepGoing && !r.oldServer {
-		args = append([]string{"--exit-on-error"}, args...)
-	}
-	if r.oldServer && (hasOption(opts.Args, "single-transaction") || hasOption(opts.Args, "transaction-size")) {
-		return RestoreResult{}, fail(ErrUsage, fmt.Sprintf("pg_restore %d cannot restore in one transaction into a server of version %d: it sends SET transaction_timeout, which that server refuses", t.Major, serverMajor))
-	}
-	return r.run(ctx, c, t, archive, args)
+	return r.Run(ctx, archive)
 }
 
 // hasOption tells whether a pg_restore option stands in checked args.
@@ -103,28 +89,11 @@ func (o RestoreOptions) args() ([]string, error) {
 	return append(args, o.Args...), nil
 }
 
-// restoreServer finds the database to connect to and the server's major version.
-func restoreServer(ctx context.Context, c Conn, opts RestoreOptions) (Conn, int, error) {
-	c, conn, err := connectTarget(ctx, c, opts)
-	if err != nil {
-		return c, 0, err
-	}
-	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	var num string
-	if err := conn.QueryRow(ctx, "SELECT pg_catalog.current_setting('server_version_num')").Scan(&num); err != nil {
-		return c, 0, failCause(ErrConnect, "ask the target for its version: "+oneLine(err.Error()), err)
-	}
-	n, err := strconv.Atoi(num)
-	if err != nil {
-		return c, 0, failCause(ErrConnect, "the target says its version is "+clip(num, 20), err)
-	}
-	return c, n / 10000, nil
-}
-
 // restore is one run of pg_restore.
 type restore struct {
 	opts      RestoreOptions
 	oldServer bool
+	parallel  bool // with -j: several processes write messages
 	proc      *process
 
 	mu      sync.Mutex
@@ -133,6 +102,7 @@ type restore struct {
 	ignored int      // as pg_restore counted them at its end
 }
 
+// run streams an archive into pg_restore.
 func (r *restore) run(ctx context.Context, c Conn, t Tools, archive io.Reader, args []string) (RestoreResult, error) {
 	conn, err := newChildConn(c, os.Environ())
 	if err != nil {
@@ -144,18 +114,26 @@ func (r *restore) run(ctx context.Context, c Conn, t Tools, archive io.Reader, a
 		return RestoreResult{}, fmt.Errorf("start pg_restore: %w", err)
 	}
 	widenPipe(feed)
-	stop := make(chan struct{}, 1)
-	r.proc, err = startProcess(ctx, "pg_restore", conn, processOptions{
-		path: filepath.Join(t.Dir, "pg_restore"),
-		// Only --verbose names the object that an error is about.
-		args: append([]string{"--format=custom", "--no-password", "--verbose", "--dbname=service=" + serviceName}, args...),
-		// Called while pg_restore may still be starting: r.proc is not ours to touch there.
-		onError:   func(text string) { r.onError(text, stop) },
-		onMessage: r.onMessage, stdin: stdin, log: r.opts.Log,
-	})
-	if err != nil {
+	// Only --verbose names the object that an error is about.
+	if err := r.start(ctx, conn, t, processOptions{args: append([]string{"--verbose"}, args...), stdin: stdin}); err != nil {
 		_ = feed.Close()
-		return RestoreResult{}, failCause(ErrRestore, err.Error(), err)
+		return RestoreResult{}, err
+	}
+	readErr := r.feed(archive, feed)
+	<-r.proc.done
+	return r.verdict(ctx, readErr)
+}
+
+// start starts pg_restore and sees to it that an error ends it where -e cannot.
+func (r *restore) start(ctx context.Context, conn *childConn, t Tools, o processOptions) (err error) {
+	stop := make(chan struct{}, 1)
+	o.path = filepath.Join(t.Dir, "pg_restore")
+	o.args = append([]string{"--format=custom", "--no-password", "--dbname=service=" + serviceName}, o.args...)
+	// Called while pg_restore may still be starting: r.proc is not ours to touch there.
+	o.onError = func(text string) { r.onError(text, stop) }
+	o.onMessage, o.log = r.onMessage, r.opts.Log
+	if r.proc, err = startProcess(ctx, "pg_restore", conn, o); err != nil {
+		return failCause(ErrRestore, err.Error(), err)
 	}
 	go func() {
 		select {
@@ -164,9 +142,7 @@ func (r *restore) run(ctx context.Context, c Conn, t Tools, archive io.Reader, a
 		case <-r.proc.done:
 		}
 	}()
-	readErr := r.feed(archive, feed)
-	<-r.proc.done
-	return r.verdict(ctx, readErr)
+	return nil
 }
 
 // feed copies the archive to pg_restore and returns the archive's error. That
@@ -240,6 +216,12 @@ func (r *restore) verdict(ctx context.Context, readErr error) (RestoreResult, er
 	case failure != nil && ctx.Err() != nil:
 		cause := context.Cause(ctx)
 		return result, failCause(ErrRestore, "pg_restore stopped: "+cause.Error(), cause)
+	case wentOn && r.parallel && r.opts.KeepGoing:
+		// Messages of two processes may have run into each other; the count has not.
+		if more := r.ignored - len(r.errors); more > 0 {
+			result.Errors = append(result.Errors, fmt.Sprintf("%d more errors, see the log of pg_restore", more))
+		}
+		return result, nil
 	case wentOn && (r.opts.KeepGoing || len(r.errors) == 0) && r.ignored == len(r.errors)+r.benign:
 		return result, nil
 	case len(r.errors) > 0:

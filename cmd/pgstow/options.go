@@ -129,8 +129,8 @@ func libpqEnvironment() bool {
 // restoreFlags are those that restore and clone share.
 func restoreFlags() []cli.Flag {
 	return []cli.Flag{
-		&cli.StringSliceFlag{Name: "table", Usage: "only this `[SCHEMA.]TABLE`: definition and data, as with pg_restore; no indexes, constraints, triggers"},
-		&cli.StringSliceFlag{Name: "schema", Usage: "only this `SCHEMA`"},
+		&cli.StringSliceFlag{Name: "table", Usage: "only this `[SCHEMA.]TABLE`, with its partitions, owned sequences, indexes, constraints, triggers, comments and privileges; foreign keys to tables that are not there are skipped and listed"},
+		&cli.StringSliceFlag{Name: "schema", Usage: "only this `SCHEMA`, with everything in it"},
 		&cli.BoolFlag{Name: flagDataOnly, Usage: "no definitions"},
 		&cli.BoolFlag{Name: flagSchemaOnly, Usage: "no data"},
 		&cli.BoolFlag{Name: "create", Usage: "create the database, by its name in the archive; the target is only connected to for that"},

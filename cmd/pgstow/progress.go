@@ -102,6 +102,9 @@ func (m *meter) show() {
 	if p.Total > 0 {
 		attrs = append(attrs, slog.Int64("total", p.Total), slog.Bool("estimated", p.Estimated))
 	}
+	if p.Tables > 0 {
+		attrs = append(attrs, slog.Int("tables", p.Tables), slog.Int("tables_done", p.TablesDone))
+	}
 	m.log.LogAttrs(context.Background(), slog.LevelInfo, m.what, attrs...)
 }
 
@@ -120,6 +123,9 @@ func progressText(what string, p archiver.Progress, elapsed time.Duration) strin
 		}
 		if p.Acknowledged > 0 {
 			s += "  stored " + size(p.Acknowledged)
+		}
+		if p.Tables > 0 {
+			s += fmt.Sprintf("  %d of %d tables", p.TablesDone, p.Tables)
 		}
 	}
 	return s + "  " + elapsed.Round(time.Second).String()

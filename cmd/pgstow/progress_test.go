@@ -21,6 +21,8 @@ func TestProgressText(t *testing.T) {
 		{archiver.Progress{Phase: archiver.PhaseData, Bytes: 10 << 20, Acknowledged: 5 << 20, Total: 100 << 20, Estimated: true},
 			"archive data  10 MiB of about 100 MiB  1.0 MiB/s  stored 5.0 MiB  10s"},
 		{archiver.Progress{Phase: archiver.PhaseData, Bytes: 25 << 20, Total: 100 << 20}, "archive data  25 MiB of 100 MiB (25%)  2.5 MiB/s  10s"},
+		{archiver.Progress{Phase: archiver.PhaseData, Bytes: 25 << 20, Total: 100 << 20, Tables: 7, TablesDone: 3},
+			"archive data  25 MiB of 100 MiB (25%)  2.5 MiB/s  3 of 7 tables  10s"},
 	}
 	for _, tt := range tests {
 		if got := progressText("archive", tt.p, 10*time.Second); got != tt.want {

@@ -14,7 +14,10 @@ import (
 	"github.com/pgstow/pgstow/dumper"
 )
 
-const flagOutput = "output"
+const (
+	flagOutput = "output"
+	flagJobs   = "jobs"
+)
 
 func restoreCommand(rt *runtime) *command {
 	flags := slices.Concat(
@@ -25,6 +28,7 @@ func restoreCommand(rt *runtime) *command {
 		},
 		restoreFlags(),
 		[]cli.Flag{
+			&cli.IntFlag{Name: flagJobs, Usage: "load `N` tables at once; by default as many as this machine has cores, 8 at most"},
 			&cli.StringFlag{Name: flagOutput, Usage: "write the plain archive to `FILE`, or - for stdout, instead of restoring it"},
 			pgBinFlag(), jsonFlag(),
 		})
@@ -40,6 +44,8 @@ ARCHIVE is an id, the start of one, "latest" (with --name), or a time such as 20
 
 The archive is streamed, nothing is staged on local disk. Manifest, index and head are checked before pg_restore gets a byte, and the last bytes of each table are held back until its hash matches. Before any SQL runs, what the target lacks is listed with the option that cures it. The restore stops at the first error unless --keep-going.
 
+Several tables are loaded at once, the largest first, each table's indexes and keys are built as soon as its data are in, and the rest comes at the end. With --table or --schema only what they need is read. With --clean, with --data-only and with some options of pg_restore one table is loaded after another.
+
 Options behind "--" go to pg_restore.`,
 			examples: []example{
 				{"The newest archive of a label into an empty database:",
@@ -48,7 +54,7 @@ Options behind "--" go to pg_restore.`,
 				{"Into a provider that has other roles than the source:",
 					"pgstow restore --from gs://acme-archives/pg/ k7m2q9xd --db service=neon \\\n" +
 						"    --no-owner --no-privileges"},
-				{"One table into a database of its own, to look at it:",
+				{"One table, with its indexes, into a database of its own, to look at it:",
 					"pgstow restore k7m2q9xd --db service=scratch --table public.items"},
 				{"Only the file, for pg_restore:",
 					"pgstow restore k7m2q9xd --output orders.dump && pg_restore --list orders.dump"},
@@ -100,6 +106,9 @@ func newRestore(c *cli.Context, rt *runtime) (*restore, error) {
 	if r.opts.Restore, err = rt.restoreOptions(c); err != nil {
 		return nil, err
 	}
+	if r.opts.Jobs = c.Int(flagJobs); c.IsSet(flagJobs) && r.opts.Jobs < 1 {
+		return nil, usagef("restore: --jobs %d: want 1 or more", r.opts.Jobs)
+	}
 	r.opts.PGBin = c.String(flagPGBin)
 	r.opts.Globals, r.opts.IntoNonempty = c.Bool("globals"), c.Bool("into-nonempty")
 	return r, nil
@@ -107,7 +116,7 @@ func newRestore(c *cli.Context, rt *runtime) (*restore, error) {
 
 // checkOutput refuses what means nothing to a file. PGSTOW_DB may be set.
 func (r *restore) checkOutput(c *cli.Context, rt *runtime) error {
-	for _, f := range slices.Concat(restoreFlags(), []cli.Flag{dbFlag(""), pgBinFlag()}) {
+	for _, f := range slices.Concat(restoreFlags(), []cli.Flag{dbFlag(""), pgBinFlag(), &cli.IntFlag{Name: flagJobs}}) {
 		if name := f.Names()[0]; rt.line.typed[name] {
 			return usagef("restore: --output writes the whole archive as it is stored, --%s has no place there", name)
 		}
