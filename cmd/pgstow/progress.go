@@ -6,9 +6,11 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
+	"github.com/dustin/go-humanize"
 	"golang.org/x/term"
 
 	"github.com/pgstow/pgstow/archiver"
@@ -105,10 +107,33 @@ func (m *meter) show() {
 	if p.Tables > 0 {
 		attrs = append(attrs, slog.Int("tables", p.Tables), slog.Int("tables_done", p.TablesDone))
 	}
-	m.log.LogAttrs(context.Background(), slog.LevelInfo, m.what, attrs...)
+	m.log.LogAttrs(context.Background(), slog.LevelInfo, m.what, append(attrs, tableAttrs(p)...)...)
+}
+
+// tableAttrs say which table passes, and how far it has come by the source's
+// own estimates.
+func tableAttrs(p archiver.Progress) []slog.Attr {
+	t := p.Table
+	if t.Name == "" {
+		return nil
+	}
+	attrs := []slog.Attr{
+		slog.Int("percent", int(100*p.Share)), slog.String("table", t.Name),
+		slog.Int64("table_rows", t.Rows), slog.Int64("table_bytes", t.Bytes),
+	}
+	if t.RowsTotal > 0 {
+		attrs = append(attrs, slog.Int64("table_rows_estimated", t.RowsTotal))
+	}
+	if t.BytesTotal > 0 {
+		attrs = append(attrs, slog.Int64("table_size_on_source", t.BytesTotal))
+	}
+	return attrs
 }
 
 func progressText(what string, p archiver.Progress, elapsed time.Duration) string {
+	if p.Table.Name != "" && p.Phase == archiver.PhaseData {
+		return tableText(what, p, elapsed)
+	}
 	s := fmt.Sprintf("%s %s", what, p.Phase)
 	if p.Bytes > 0 {
 		s += "  " + size(p.Bytes)
@@ -129,6 +154,37 @@ func progressText(what string, p archiver.Progress, elapsed time.Duration) strin
 		}
 	}
 	return s + "  " + elapsed.Round(time.Second).String()
+}
+
+// textWidth is what fits the narrowest usual terminal, with room for the cursor.
+const textWidth = 79
+
+// tableText names the table whose data pass. All but its name is short.
+func tableText(what string, p archiver.Progress, elapsed time.Duration) string {
+	t := p.Table
+	rest := ""
+	if t.Rows > 0 {
+		rest += " " + short(t.Rows)
+		if t.RowsTotal > 0 {
+			rest += "/" + short(t.RowsTotal)
+		}
+		rest += " rows"
+	}
+	rest += " " + size(t.Bytes)
+	if p.Acknowledged > 0 {
+		rest += "  stored " + size(p.Acknowledged)
+	}
+	rest += "  " + elapsed.Round(time.Second).String()
+	begin := fmt.Sprintf("%s %d%%  ", what, int(100*p.Share))
+	return begin + shorten(printable(t.Name), max(8, textWidth-len(begin)-len(rest))) + rest
+}
+
+// short is a number in a few characters.
+func short(n int64) string {
+	if n < 100_000 {
+		return fmt.Sprint(n)
+	}
+	return strings.ReplaceAll(humanize.SIWithDigits(float64(n), 1, ""), " ", "")
 }
 
 // statusLine keeps one changing line below all that is written to a terminal.

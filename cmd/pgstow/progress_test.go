@@ -23,6 +23,15 @@ func TestProgressText(t *testing.T) {
 		{archiver.Progress{Phase: archiver.PhaseData, Bytes: 25 << 20, Total: 100 << 20}, "archive data  25 MiB of 100 MiB (25%)  2.5 MiB/s  10s"},
 		{archiver.Progress{Phase: archiver.PhaseData, Bytes: 25 << 20, Total: 100 << 20, Tables: 7, TablesDone: 3},
 			"archive data  25 MiB of 100 MiB (25%)  2.5 MiB/s  3 of 7 tables  10s"},
+		{archiver.Progress{Phase: archiver.PhaseData, Bytes: 25 << 20, Acknowledged: 16 << 20, Total: 100 << 20, Estimated: true, Share: 0.349,
+			Tables: 7, TablesDone: 3, Table: archiver.TableProgress{Name: "public.docs", Rows: 1_234_567, RowsTotal: 3_000_000, Bytes: 812 << 20}},
+			"archive 34%  public.docs 1.2M/3M rows 812 MiB  stored 16 MiB  10s"},
+		{archiver.Progress{Phase: archiver.PhaseData, Bytes: 1, Share: 0.01, Table: archiver.TableProgress{Name: "large objects", Bytes: 5 << 20}},
+			"archive 1%  large objects 5.0 MiB  10s"},
+		{archiver.Progress{Phase: archiver.PhaseData, Bytes: 1, Acknowledged: 1 << 30, Share: 0.01, Table: archiver.TableProgress{
+			Name: "a_rather_long_schema_name." + strings.Repeat("long_table_name_", 4), Rows: 99_999, RowsTotal: 123_456_789, Bytes: 5 << 20}},
+			"archive 1%  a_rather_l…ble_name_ 99999/123.4M rows 5.0 MiB  stored 1.0 GiB  10s"},
+		{archiver.Progress{Phase: archiver.PhaseCommit, Bytes: 1, Table: archiver.TableProgress{Name: "public.docs"}}, "archive commit  1 B  0 B/s  10s"},
 	}
 	for _, tt := range tests {
 		if got := progressText("archive", tt.p, 10*time.Second); got != tt.want {
@@ -61,11 +70,13 @@ func TestMeterLogsPlainly(t *testing.T) {
 	var out bytes.Buffer
 	rt := &runtime{log: slog.New(slog.NewTextHandler(&out, nil)), progress: progressNone}
 	m := rt.startMeter("archive")
-	m.report(archiver.Progress{Phase: archiver.PhaseData, Bytes: 7, Acknowledged: 3})
+	m.report(archiver.Progress{Phase: archiver.PhaseData, Bytes: 7, Acknowledged: 3, Share: 0.5,
+		Table: archiver.TableProgress{Name: "public.docs", Rows: 11, RowsTotal: 22, Bytes: 33, BytesTotal: 44}})
 	m.show()
 	m.stop()
 	m.stop()
-	for _, want := range []string{"msg=archive", "phase=data", "bytes=7", "acknowledged=3"} {
+	for _, want := range []string{"msg=archive", "phase=data", "bytes=7", "acknowledged=3",
+		"percent=50", "table=public.docs", "table_rows=11", "table_rows_estimated=22", "table_bytes=33", "table_size_on_source=44"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("no %s in %s", want, out.String())
 		}
