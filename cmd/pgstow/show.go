@@ -16,11 +16,13 @@ func showCommand(rt *runtime) *command {
 		manual: manual{
 			usage: []string{"show --from BUCKET ARCHIVE [--name LABEL] [--toc] [--json]"},
 			text: `
-Reads the manifest and checks the index against it. ARCHIVE is an id, the start of one, "latest" (with --name), or a time such as 2026-11-22.`,
+Reads the manifest, checks the index against it, and prints both: what the archive is, and per table its rows and its size before and after compression (of large objects, how many there are). ARCHIVE is an id, the start of one, "latest" (with --name), or a time such as 2026-11-22.`,
 			examples: []example{
 				{"The newest archive of a label:", "pgstow show --from gs://acme-archives/pg/ latest --name orders"},
-				{"Its tables, where they lie in the dump and how large they are:",
+				{"Everything in the dump, as pg_restore -l lists it:",
 					"pgstow show --from gs://acme-archives/pg/ k7m2q9xd --toc"},
+				{"Row counts and content hashes, for a script:",
+					"pgstow show --from gs://acme-archives/pg/ k7m2q9xd --json | jq .index.blocks"},
 			},
 			exits: []int{exitStorage, exitNotFound, exitIntegrity},
 		},
@@ -30,7 +32,7 @@ Reads the manifest and checks the index against it. ARCHIVE is an id, the start 
 			Flags: []cli.Flag{
 				bucketFlag("from"),
 				nameFlag("`LABEL` under which latest or a time is looked up"),
-				&cli.BoolFlag{Name: "toc", Usage: "list the data in the dump, too"},
+				&cli.BoolFlag{Name: "toc", Usage: "list the dump's table of contents instead, as pg_restore -l does"},
 				jsonFlag(),
 			},
 			Action: func(c *cli.Context) error {
@@ -66,17 +68,19 @@ func (s show) run(ctx context.Context, rt *runtime) error {
 	if err != nil {
 		return fmt.Errorf("show %s in %s: %w", s.ref, s.bucket, err)
 	}
-	if s.json {
-		if !s.toc {
-			result.Index = nil
+	if s.toc {
+		if err := result.LoadTOC(ctx, bucket); err != nil {
+			return fmt.Errorf("show %s in %s: %w", s.ref, s.bucket, err)
 		}
+	}
+	switch {
+	case s.json:
 		return printJSON(rt.out, result)
+	case s.toc:
+		return printTOC(rt.out, result.Head)
 	}
 	if err := s.print(rt, result); err != nil {
 		return err
-	}
-	if !s.toc {
-		return nil
 	}
 	return printContents(rt, result.Index)
 }
@@ -93,25 +97,29 @@ func (s show) print(rt *runtime, r *archiver.ShowResult) error {
 	t.row("host", hostText(m.Source.Host))
 	t.row("server", m.Source.ServerVersion)
 	optional(t, "encoding", m.Source.Encoding)
-	optional(t, "system identifier", m.Source.SystemIdentifier)
+	optional(t, "system id", m.Source.SystemIdentifier)
 	if m.Source.InRecovery {
-		t.row("in recovery", "yes, the source was a standby")
+		t.row("recovery", "the source was a standby")
 	}
 	t.row("pg_dump", m.Tools.PgDump)
 	t.row("pgstow", m.Pgstow)
-	t.row("format", strings.Join(nonEmpty(m.Format, "custom "+m.Archive.Version, m.Archive.Compression), ", "))
+	t.row("format", strings.Join(nonEmpty(m.Format, "custom "+m.Archive.Version, compressionText(m.Archive)), ", "))
 	t.row("structure", m.Structure)
-	t.row("evidence", withReason(m.Evidence, m.EvidenceReason))
-	t.row("globals", withReason(m.Globals, m.GlobalsReason))
+	wrapped(t, "evidence", withReason(m.Evidence, m.EvidenceReason))
+	wrapped(t, "globals", withReason(m.Globals, m.GlobalsReason))
 	t.row("read back", m.ReadBack)
 	t.row("contents", contents(m.Totals))
+	if m.Totals.RawBytes > 0 {
+		t.row("", fmt.Sprintf("%s, %s uncompressed", size(m.Totals.Bytes), size(m.Totals.RawBytes)))
+	}
 	objectRow(t, s.bucket, "dump", &m.Objects.Dump)
 	objectRow(t, s.bucket, "index", m.Objects.Index)
-	objectRow(t, s.bucket, "globals object", m.Objects.Globals)
+	objectRow(t, s.bucket, "globals", m.Objects.Globals)
 	t.row("manifest", s.bucket.key(m.Key))
-	t.row("manifest sha256", r.ManifestSHA256)
+	t.row("", "sha256 of it:")
+	t.row("", r.ManifestSHA256)
 	for _, w := range m.Warnings {
-		t.row("warning", oneLine(w))
+		wrapped(t, "warning", oneLine(w))
 	}
 	return t.flush()
 }
@@ -122,14 +130,18 @@ func objectRow(t table, b bucketURL, name string, o *archiver.StoredObject) {
 	}
 	t.row(name, b.key(o.Key))
 	t.row("", fmt.Sprintf("%s (%d bytes)", size(o.Size), o.Size))
+	hash := func(of, sum string) {
+		t.row("", "sha256 of "+of+":")
+		t.row("", sum)
+	}
 	if o.SHA256 != "" {
-		t.row("", "sha256 "+o.SHA256)
+		hash("it", o.SHA256)
 	}
 	if o.Head != nil {
-		t.row("", fmt.Sprintf("sha256 of the first %d bytes %s", o.Head.Length, o.Head.SHA256))
+		hash(fmt.Sprintf("its first %d bytes", o.Head.Length), o.Head.SHA256)
 	}
 	if o.Body != nil {
-		t.row("", fmt.Sprintf("sha256 of the last %d bytes %s", o.Body.Length, o.Body.SHA256))
+		hash(fmt.Sprintf("its last %d bytes", o.Body.Length), o.Body.SHA256)
 	}
 	if o.Checksum != nil {
 		t.row("", fmt.Sprintf("%s %s, as the store computed it", o.Checksum.Algorithm, o.Checksum.Value))
@@ -137,27 +149,6 @@ func objectRow(t table, b bucketURL, name string, o *archiver.StoredObject) {
 	if o.Version != "" {
 		t.row("", "version "+o.Version)
 	}
-}
-
-func printContents(rt *runtime, index *archiver.Index) error {
-	if index == nil {
-		fmt.Fprintln(rt.err, "pgstow: this archive has no index: its format was newer than the pgstow that stored it")
-		return nil
-	}
-	fmt.Fprintln(rt.out)
-	t := newTable(rt.out)
-	t.row("DUMP ID", "KIND", "NAME", "SIZE", "OFFSET", "SHA256")
-	for _, b := range index.Blocks {
-		name := b.Name
-		if b.Schema != "" {
-			name = b.Schema + "." + b.Name
-		}
-		if b.LargeObjects > 0 {
-			name = strings.TrimSpace(name + " (" + counted(b.LargeObjects, "large object") + ")")
-		}
-		t.row(fmt.Sprint(b.DumpID), b.Kind, name, size(b.Length), fmt.Sprint(b.Offset), b.SHA256)
-	}
-	return t.flush()
 }
 
 func optional(t table, name, value string) {
