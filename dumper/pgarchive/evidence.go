@@ -11,11 +11,11 @@ import (
 type Evidence uint8
 
 const (
-	// EvidenceNone: nobody looked, or Content.Reason says why there is none.
+	// EvidenceNone means that nobody looked, or Content.Reason says why there is none.
 	EvidenceNone Evidence = iota
-	// EvidenceRows: Rows, SHA256 and RowSums of a table's COPY text.
+	// EvidenceRows means Rows, SHA256 and RowSums of a table's COPY text.
 	EvidenceRows
-	// EvidenceObjects: each large object was given to PackOptions.LargeObject.
+	// EvidenceObjects means that each large object was given to PackOptions.LargeObject.
 	EvidenceObjects
 )
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"runtime"
+	"slices"
 )
 
 // maxWorkers bounds the memory on large machines: one pg_dump cannot keep more of them busy.
@@ -40,8 +41,11 @@ type PackOptions struct {
 //
 // An archive of an unknown version goes through unchanged and unindexed, as with a Scanner.
 //
-// Memory: 2 segments of 1 MiB, twice, per worker, and what the compressor takes; see
-// docs/performance.md. A Packer is used by one goroutine at a time, Close excepted.
+// Memory: two segments of 1 MiB per worker and two more, each with what it is compressed to,
+// and a compressor per worker; docs/performance.md has the figures. Beside a kept
+// compression it is what an [Unpacker] takes.
+//
+// A Packer is used by one goroutine at a time, Close excepted.
 type Packer struct {
 	opts PackOptions
 	scan *Scanner // reads the head; all of the archive where nothing is to be compressed
@@ -135,7 +139,7 @@ func (p *Packer) rewriteHead() error {
 		return fmt.Errorf("the archive is compressed already (%s): run pg_dump with -Z0, or keep its compression", came.Compression.Algorithm)
 	}
 	head := *came
-	head.Entries = append([]Entry(nil), came.Entries...)
+	head.Entries = slices.Clone(came.Entries)
 	for i := range head.Entries {
 		if e := &head.Entries[i]; e.OffsetFlag == offsetSet {
 			e.OffsetFlag, e.Offset = offsetNotSet, 0
@@ -163,7 +167,7 @@ func (p *Packer) rewriteHead() error {
 		return was.err
 	}
 	shift := len(e.b) - len(was.b)
-	p.text = append(e.b, p.scan.text[len(was.b):]...)
+	p.text = slices.Concat(e.b, []byte(p.scan.text[len(was.b):]))
 	p.flags = make([]int, len(p.scan.flags))
 	for i, at := range p.scan.flags {
 		p.flags[i] = at + shift
@@ -182,7 +186,7 @@ func (p *Packer) HeadBytes() []byte {
 	if len(p.text) == 0 {
 		return nil
 	}
-	return append([]byte(nil), p.text...)
+	return slices.Clone(p.text)
 }
 
 // PatchedHead is the head with every block's offset set. It is valid only after Read

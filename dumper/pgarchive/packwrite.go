@@ -134,8 +134,10 @@ func (t *contentTally) add(s *segment) (c Content, ends bool) {
 	switch s.kind {
 	case kindRows:
 		t.cur.Evidence = EvidenceRows
-		t.rows(s.tally)
-		t.rows(s.joint)
+		s.tally.add(s.joint)
+		t.cur.Rows += s.tally.rows
+		t.cur.RowSums[0] += s.tally.sums[0]
+		t.cur.RowSums[1] += s.tally.sums[1]
 		if s.last {
 			t.cur.SHA256 = s.sum
 		}
@@ -150,12 +152,6 @@ func (t *contentTally) add(s *segment) (c Content, ends bool) {
 		t.report(LargeObject{DumpID: s.dumpID, OID: uint32(int32(s.oid)), RawBytes: t.object, SHA256: s.sum})
 	}
 	return t.cur, s.ends
-}
-
-func (t *contentTally) rows(r rowTally) {
-	t.cur.Rows += r.rows
-	t.cur.RowSums[0] += r.sums[0]
-	t.cur.RowSums[1] += r.sums[1]
 }
 
 var _ io.ReadCloser = (*Packer)(nil)
