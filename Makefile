@@ -38,7 +38,7 @@ fuzz: ## every fuzz target for FUZZTIME=60s
 	@grep -rlE --include='*_test.go' '^func Fuzz' . | sort | while read -r file; do \
 	  grep -oE '^func Fuzz\w+' "$$file" | sed 's/^func //' | while read -r target; do \
 	    echo "== $$(dirname "$$file") $$target"; \
-	    go test -run '^$$' -fuzz "^$$target$$" -fuzzminimizetime 20x -fuzztime $(FUZZTIME) "$$(dirname "$$file")"; \
+	    go test -run '^$$' -fuzz "^$$target$$" -fuzzminimizetime 1x -fuzztime $(FUZZTIME) "$$(dirname "$$file")"; \
 	  done; \
 	done
 
