@@ -74,7 +74,7 @@ func (r *provedRange) begin() (err error) {
 	first, last := r.parts[0], r.parts[len(r.parts)-1]
 	r.body, err = r.open(first.Offset, last.Offset+last.Length-first.Offset)
 	if err != nil {
-		return fmt.Errorf("%s: %w", first.Name, err)
+		return err
 	}
 	r.proved, err = pgarchive.NewVerifier(r.body, pgarchive.Expected{Blocks: r.parts})
 	return err
