@@ -72,7 +72,7 @@ func (c Conn) check() error {
 	}
 	for _, p := range ports {
 		if p != "" && !validPort(p) {
-			return fail(ErrConnInfo, "connection string: the port is not a number from 1 to 65535 (in a URI, percent-encode : / ? # @ of the password as %3A %2F %3F %23 %40)")
+			return fail(ErrConnInfo, "connection string: the port is not a number from 1 to 65535 ("+encodeHint+")")
 		}
 	}
 	for _, a := range c.list("hostaddr") {
@@ -82,6 +82,9 @@ func (c Conn) check() error {
 	}
 	return nil
 }
+
+// encodeHint is what helps when reserved characters of a password took the string apart.
+const encodeHint = "in a URI, percent-encode : / ? # @ of the password as %3A %2F %3F %23 %40"
 
 func validPort(s string) bool {
 	n := 0
@@ -334,7 +337,12 @@ func parseURI(s string) (map[string]string, error) {
 		s = s[i+1:]
 	}
 
+	// A further @ is most likely the password's own: what follows the first would be
+	// looked up as a host name or printed as the database's.
 	end := hostListEnd(s)
+	if path, _, _ := strings.Cut(s[end:], "?"); strings.Contains(s[:end]+path, "@") {
+		return nil, fail(ErrConnInfo, `connection string: "@" where a host or database name should stand (`+encodeHint+")")
+	}
 	hosts, ports, err := parseHostList(s[:end])
 	if err != nil {
 		return nil, err

@@ -37,6 +37,7 @@ func TestParseConn(t *testing.T) {
 		{"postgres://u:p%20%22%27%5C%40%3A%2F%3F%23%25%26%3D%24%60%C3%A4@h/d", map[string]string{"user": "u", "password": "p \"'\\@:/?#%&=$`ä", "host": "h", "dbname": "d"}},
 		{"postgres://u:p?q#r&s=t@h/d", map[string]string{"user": "u", "password": "p?q#r&s=t", "host": "h", "dbname": "d"}},
 		{"postgres://h1:1,h2:2,[::1]:3/d?target_session_attrs=read-write&load_balance_hosts=random", map[string]string{"host": "h1,h2,::1", "port": "1,2,3", "dbname": "d", "target_session_attrs": "read-write", "load_balance_hosts": "random"}},
+		{"postgres://u:p%40ss@%40abstract/d%40b?options=a@b", map[string]string{"user": "u", "password": "p@ss", "host": "@abstract", "dbname": "d@b", "options": "a@b"}},
 		{"postgres://%2Fvar%2Frun%2Fpg/d", map[string]string{"host": "/var/run/pg", "dbname": "d"}},
 		{"postgres://u@ep-x.neon.tech/d?sslmode=require&channel_binding=require&options=endpoint%3Dep-x", map[string]string{"user": "u", "host": "ep-x.neon.tech", "dbname": "d", "sslmode": "require", "channel_binding": "require", "options": "endpoint=ep-x"}},
 		{"postgres://h/d?ssl=true&sslrootcert=system", map[string]string{"host": "h", "dbname": "d", "sslmode": "require", "sslrootcert": "system"}},
@@ -59,6 +60,10 @@ func TestParseConnRefuses(t *testing.T) {
 	const secret = "S3cr3t"
 	for in, says := range map[string]string{
 		"postgres://u:" + secret + "/x@h/d":            "percent-encode",
+		"postgres://u:p@" + secret + "@h/d":            `"@"`,
+		"postgres://u:p@" + secret + "/x@h/d":          "percent-encode : / ? # @",
+		"postgres://u:5432/" + secret + "@h/d":         "%40",
+		"postgres://u:p@h1,u:" + secret + "@h2/d":      "percent-encode",
 		"postgres://u:" + secret + "%zz@h/d":           "hex digits",
 		"postgres://u:" + secret + "@h:99999/d":        "port",
 		"postgres://u:" + secret + "@[::1/d":           "IPv6",
