@@ -20,6 +20,9 @@ var (
 	ErrUnknownOutcome = errors.New("outcome unknown")
 	ErrStalled        = errors.New("store accepts no data")
 	ErrInvalidKey     = kindOf("invalid key", fs.ErrInvalid)
+	// ErrUploadRemains: a failed Put could not remove what it had sent. The key
+	// is in an *UploadRemainsError.
+	ErrUploadRemains = errors.New("an unfinished upload stays")
 )
 
 // kind is a sentinel that is also one of package fs, without printing both.
@@ -64,3 +67,19 @@ func (e *Error) Unwrap() []error {
 	}
 	return all
 }
+
+// UploadRemainsError is what a Put has left in the store besides objects. It
+// goes with the error that made the Put fail.
+type UploadRemainsError struct {
+	Key    string // as the store knows it, with any prefix
+	Remedy string // what ends it: "`pgstow cleanup` removes it"
+	Err    error  // why it could not be removed
+}
+
+func (e *UploadRemainsError) Error() string {
+	return "the unfinished upload of " + e.Key + " could not be removed (" + e.Err.Error() + "); " + e.Remedy
+}
+
+// Unwrap gives the sentinel alone: why a clean-up failed must not change the
+// class of the failure before it.
+func (e *UploadRemainsError) Unwrap() error { return ErrUploadRemains }

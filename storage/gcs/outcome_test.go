@@ -6,7 +6,10 @@ import (
 	"errors"
 	"hash/crc32"
 	"io"
+	"net/http"
+	"sync"
 	"testing"
+	"testing/iotest"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -84,6 +87,81 @@ func TestOutcome(t *testing.T) {
 	})
 }
 
+// TestHeldRequest: a completing request is kept on its way, and delivered when
+// its Put has long returned. What Put says must still be true then.
+func TestHeldRequest(t *testing.T) {
+	stop := errors.New("stopped by the test")
+	for name, size := range map[string]int64{"session": faultSize, "single": 1000} {
+		op, known := gcsserver.OpFinal, int64(0)
+		if size < testChunk {
+			op, known = gcsserver.OpInsert, size
+		}
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t, nil)
+			ctx, cancel := context.WithCancelCause(t.Context())
+			var mu sync.Mutex
+			var late []*http.Request
+			l.Inject(gcsserver.Fault{Op: op, Times: -1, Hang: true, Match: func(r *http.Request) bool {
+				if r.Header.Get("Content-Range") == "bytes */*" {
+					return false // a question about the session
+				}
+				body, err := io.ReadAll(r.Body)
+				if err != nil {
+					return true
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				held, err := http.NewRequest(r.Method, "http://"+r.Host+r.URL.RequestURI(), bytes.NewReader(body))
+				if err != nil {
+					t.Error(err)
+				}
+				held.Header = r.Header.Clone()
+				late = append(late, held)
+				cancel(stop)
+				return true
+			}})
+			_, err := l.bucket.Put(ctx, "key", bytes.NewReader(content(18, int(size))), storage.PutOptions{Size: known})
+			if !errors.Is(err, stop) {
+				t.Errorf("Put: %v", err)
+			}
+			l.ClearFaults()
+			mu.Lock()
+			defer mu.Unlock()
+			if len(late) == 0 {
+				t.Fatal("no request was held")
+			}
+			for _, r := range late {
+				res, err := http.DefaultClient.Do(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				res.Body.Close()
+			}
+			http.DefaultClient.CloseIdleConnections()
+			_, stat := l.bucket.Stat(t.Context(), "key", "")
+			appeared := stat == nil
+			if appeared != (name == "single") {
+				t.Errorf("the object appeared: %v, %v", appeared, stat)
+			}
+			if appeared && !errors.Is(err, storage.ErrUnknownOutcome) {
+				t.Errorf("the object appeared after %v", err)
+			}
+		})
+	}
+}
+
+// TestSessionRemains: what could not be cancelled is told.
+func TestSessionRemains(t *testing.T) {
+	l := newLab(t, func(c *Config) { c.MetadataTimeout = 300 * time.Millisecond })
+	l.Inject(gcsserver.Fault{Op: gcsserver.OpCancel, Skip: 1, Times: -1, Status: 503})
+	broken := errors.New("the source broke")
+	_, err := l.bucket.Put(t.Context(), "key", io.MultiReader(bytes.NewReader(content(19, 2*testChunk)), iotest.ErrReader(broken)), storage.PutOptions{})
+	var remains *storage.UploadRemainsError
+	if !errors.Is(err, broken) || !errors.As(err, &remains) || remains.Key != "key" {
+		t.Errorf("Put: %v", err)
+	}
+}
+
 // TestCancelledWhileCompleting cancels while the store keeps silent about the
 // completing request: what was not done is undone, what was done is reported.
 func TestCancelledWhileCompleting(t *testing.T) {
@@ -99,7 +177,8 @@ func TestCancelledWhileCompleting(t *testing.T) {
 			ctx, cancel := context.WithCancelCause(t.Context())
 			l.Inject(gcsserver.Fault{Op: op, Hang: true, Before: func() { cancel(stop) }})
 			_, err := l.bucket.Put(ctx, "key", bytes.NewReader(data), storage.PutOptions{Size: known})
-			if !errors.Is(err, stop) {
+			// A session is cancelled, a single request may still arrive.
+			if !errors.Is(err, stop) || errors.Is(err, storage.ErrUnknownOutcome) != (name == "single") {
 				t.Errorf("Put: %v", err)
 			}
 			l.nothing()

@@ -27,12 +27,12 @@ const (
 	tokenKey = "pgstow-upload"
 	// tagPrefix starts the metadata keys of tags.
 	tagPrefix = "tag-"
-	// cleanupTime bounds each request after a Put was cancelled: somebody is
-	// waiting for it to end.
-	cleanupTime = 4 * time.Second
+	// cleanupTime bounds all that is asked and undone after a Put was
+	// cancelled: somebody is waiting for it to end.
+	cleanupTime = 3 * time.Second
 	// lingerTime is how much longer than its Put the start of a session, or a
 	// single request, may take.
-	lingerTime = 3 * time.Second
+	lingerTime = 2 * time.Second
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
@@ -184,6 +184,9 @@ func (u *upload) cleanup(ctx context.Context) (context.Context, context.CancelFu
 	if ctx.Err() != nil {
 		limit = min(limit, cleanupTime)
 	}
+	if deadline, ok := ctx.Deadline(); ok && ctx.Err() == nil {
+		limit = min(limit, time.Until(deadline)) // that of an earlier cleanup
+	}
 	return context.WithTimeout(context.WithoutCancel(ctx), limit)
 }
 
@@ -200,7 +203,7 @@ func (u *upload) run(ctx context.Context, r io.Reader) (storage.Object, error) {
 		}
 	}
 	cancel()
-	u.flight.abort(cleanupTime)
+	u.flight.abort(lingerTime + time.Second)
 	if err != nil {
 		err = &storage.Error{Op: "put", Key: u.key, Err: err}
 	} else {
@@ -318,34 +321,50 @@ func crcText(crc uint32) string {
 // the object may have been completed all the same, the store is asked.
 func (u *upload) settle(ctx context.Context, cause error) (storage.Object, error) {
 	session, unsure := u.flight.state()
-	if session == "" {
-		if unsure {
-			return u.askObject(ctx, cause)
-		}
+	if session == "" && !unsure {
 		return storage.Object{}, cause
+	}
+	if ctx.Err() != nil {
+		// One budget for all that follows.
+		var cancel context.CancelFunc
+		ctx, cancel = u.cleanup(ctx)
+		defer cancel()
+	}
+	if session == "" {
+		// Nothing calls a single request back: it may still arrive.
+		return u.askObject(ctx, cause, true)
 	}
 	if unsure {
 		// The session tells without any right to read.
-		a, done, err := u.askSession(ctx, session)
-		switch {
-		case err != nil:
-			return u.askObject(ctx, cause)
-		case done:
+		if a, done, err := u.askSession(ctx, session); err == nil && done {
 			return u.confirmed(ctx, a)
 		}
 	}
-	fresh, cancel := u.cleanup(ctx)
-	defer cancel()
-	gone, err := u.b.cancelSession(fresh, session)
+	gone, err := u.cancelSession(ctx, session)
 	switch {
 	case err == nil && gone:
 		return storage.Object{}, cause
 	case unsure:
-		return u.askObject(ctx, cause)
+		// A session that has ended takes nothing any more; one that could not
+		// be cancelled may.
+		return u.askObject(ctx, cause, err != nil)
 	case err != nil:
-		return storage.Object{}, joined(cause, "cancelling the upload failed too ("+describe(err)+"), the store drops it within a week")
+		return storage.Object{}, u.remains(cause, err)
 	}
 	return storage.Object{}, cause
+}
+
+// remains tells of a session that could not be cancelled.
+func (u *upload) remains(cause, err error) error {
+	return joined(cause, &storage.UploadRemainsError{
+		Key: u.key, Remedy: "the store drops it within a week", Err: errors.New(describe(err)),
+	})
+}
+
+func (u *upload) cancelSession(ctx context.Context, session string) (gone bool, err error) {
+	ctx, cancel := u.cleanup(ctx)
+	defer cancel()
+	return u.b.cancelSession(ctx, session)
 }
 
 func (u *upload) askSession(ctx context.Context, session string) (*gcloud.ObjectAttrs, bool, error) {
@@ -355,21 +374,22 @@ func (u *upload) askSession(ctx context.Context, session string) (*gcloud.Object
 }
 
 // joined adds a remark to the cause without hiding it.
-func joined(cause error, remark string) error {
+func joined(cause, remark error) error {
 	var e *storage.Error
 	if !errors.As(cause, &e) {
-		return fmt.Errorf("%w; %s", cause, remark)
+		return fmt.Errorf("%w; %w", cause, remark)
 	}
 	with := *e
 	if with.Err == nil {
 		with.Err = with.Kind
 	}
-	with.Err = fmt.Errorf("%w; %s", with.Err, remark)
+	with.Err = fmt.Errorf("%w; %w", with.Err, remark)
 	return &with
 }
 
-// askObject finds out by a Stat whether the upload was completed.
-func (u *upload) askObject(ctx context.Context, cause error) (storage.Object, error) {
+// askObject finds out by a Stat whether the upload was completed; late says
+// that it may still be, after the Stat.
+func (u *upload) askObject(ctx context.Context, cause error, late bool) (storage.Object, error) {
 	fresh, cancel := u.cleanup(ctx)
 	defer cancel()
 	a, err := u.b.handle.Object(u.key).Attrs(fresh)
@@ -379,9 +399,12 @@ func (u *upload) askObject(ctx context.Context, cause error) (storage.Object, er
 	case err == nil && errors.Is(cause, storage.ErrExist):
 		return storage.Object{}, cause
 	case err == nil:
-		return storage.Object{}, joined(cause, "the key now holds another's object")
-	case errors.Is(err, gcloud.ErrObjectNotExist):
+		return storage.Object{}, joined(cause, errors.New("the key now holds another's object"))
+	case errors.Is(err, gcloud.ErrObjectNotExist) && !late:
 		return storage.Object{}, cause
+	case errors.Is(err, gcloud.ErrObjectNotExist):
+		return storage.Object{}, &storage.Error{Op: "put", Key: u.key, Kind: storage.ErrUnknownOutcome,
+			Err: fmt.Errorf("%w; the object is not there now but may still appear", cause)}
 	}
 	return storage.Object{}, &storage.Error{Op: "put", Key: u.key, Kind: storage.ErrUnknownOutcome,
 		Err: fmt.Errorf("%w; looking for the object failed: %s", cause, describe(err))}

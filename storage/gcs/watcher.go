@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"strconv"
 	"strings"
@@ -275,7 +276,7 @@ func (f *flight) depart(req *http.Request, k kind, last int64) *http.Request {
 func (f *flight) arrive(res *http.Response, err error, k kind, last int64) (*http.Response, error) {
 	defer f.change(func(p *storage.Progress) { p.Opening = false })
 	if err != nil || retried(res.StatusCode) {
-		if k.completes() && (err != nil || res.StatusCode != http.StatusTooManyRequests) {
+		if k.completes() && !isUnsent(err) && (err != nil || res.StatusCode != http.StatusTooManyRequests) {
 			f.doubt(true)
 		}
 		f.change(func(p *storage.Progress) { p.Completing = false })
@@ -295,6 +296,12 @@ func (f *flight) arrive(res *http.Response, err error, k kind, last int64) (*htt
 		f.change(func(p *storage.Progress) { p.Acknowledged = last })
 	}
 	return res, nil
+}
+
+// isUnsent reports that no connection came about, so that nothing was sent.
+func isUnsent(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
 }
 
 // retried are the answers after which the client tries again.

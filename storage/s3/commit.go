@@ -13,7 +13,7 @@ import (
 // completionGrace is how long a completing request may still be answered after
 // the caller's context has ended: its reply settles what a look-up would have
 // to guess.
-const completionGrace = 5 * time.Second
+const completionGrace = 2 * time.Second
 
 // errCommitted marks failures after the store has made the object visible.
 var errCommitted = errors.New("the store has the object")
@@ -28,6 +28,10 @@ type commit struct {
 	want  content
 	// send makes one attempt.
 	send func(ctx context.Context) (receipt, error)
+	// revoke makes requests that are still on their way fail when they arrive,
+	// and says whether there was something to revoke. nil: nothing can call a
+	// request back.
+	revoke func(ctx context.Context) (found bool, err error)
 }
 
 // content is what the object must have.
@@ -73,10 +77,10 @@ func (c *commit) run(ctx context.Context) (storage.Object, error) {
 		if !unsure && isRefusal(err) {
 			return storage.Object{}, err
 		}
-		if ctx.Err() != nil {
-			return c.interrupted(ctx)
-		}
 		unsure = unsure || mayHaveWorked(err)
+		if ctx.Err() != nil {
+			return c.interrupted(ctx, unsure)
+		}
 		o, what, lookErr := c.look(ctx, "")
 		if what == ours {
 			return o, c.withdraw(ctx, o.Version, lookErr)
@@ -89,9 +93,12 @@ func (c *commit) run(ctx context.Context) (storage.Object, error) {
 		}
 		if waitErr := retry.wait(ctx, err, isConflict(err) || errorCode(err) == "PreconditionFailed" || judge(err) == fewTimes); waitErr != nil {
 			if ctx.Err() != nil {
-				return c.interrupted(ctx)
+				return c.interrupted(ctx, unsure)
 			}
-			if unsure && what != absent {
+			switch {
+			case unsure && what == absent:
+				return c.unsettled(ctx, waitErr)
+			case unsure:
 				return storage.Object{}, unknown(waitErr)
 			}
 			return storage.Object{}, waitErr
@@ -144,17 +151,49 @@ func (c *commit) verdict(err error, what finding, lookErr error, unsure bool) er
 }
 
 // interrupted settles an outcome after the caller's context has ended.
-func (c *commit) interrupted(ctx context.Context) (storage.Object, error) {
-	fresh, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
+func (c *commit) interrupted(ctx context.Context, unsure bool) (storage.Object, error) {
+	if !unsure {
+		return storage.Object{}, ended(ctx)
+	}
+	fresh, cancel := cleanup(ctx)
 	defer cancel()
 	o, what, err := c.look(fresh, "")
 	switch what {
 	case ours:
 		return o, c.withdraw(ctx, o.Version, err)
-	case absent, foreign:
+	case foreign:
 		return storage.Object{}, ended(ctx)
+	case absent:
+		return c.unsettled(ctx, ended(ctx))
 	}
 	return storage.Object{}, unknown(also(ended(ctx), err))
+}
+
+// unsettled is for a request that may still arrive although its object is not
+// there: a proxy or a busy server may hold it for longer than anybody waits.
+func (c *commit) unsettled(ctx context.Context, cause error) (storage.Object, error) {
+	if c.revoke == nil {
+		return storage.Object{}, unknown(cause)
+	}
+	found, err := c.revoke(ctx)
+	switch {
+	case err != nil:
+		return storage.Object{}, unknown(also(cause, err))
+	case found:
+		return storage.Object{}, cause
+	}
+	// It was used up already: by the request that arrived meanwhile, or by
+	// somebody's abort.
+	ctx, cancel := cleanup(ctx)
+	defer cancel()
+	o, what, err := c.look(ctx, "")
+	switch what {
+	case ours:
+		return o, c.withdraw(ctx, o.Version, err)
+	case absent, foreign:
+		return storage.Object{}, cause
+	}
+	return storage.Object{}, unknown(also(cause, err))
 }
 
 func unknown(err error) error {
@@ -177,8 +216,12 @@ func isRefusal(err error) bool {
 }
 
 // mayHaveWorked reports a failure that can follow a request which took effect.
-// A 412 to the first request cannot: nothing of ours was there before it.
+// A 412 to the first request cannot: nothing of ours was there before it. Nor
+// can one for which no connection came about.
 func mayHaveWorked(err error) bool {
+	if isUnsent(err) {
+		return false
+	}
 	s := statusCode(err)
 	return s < 300 || s >= 500 && judge(err) != slower || s == http.StatusRequestTimeout
 }
@@ -236,7 +279,7 @@ func (c *commit) confirm(ctx context.Context, got receipt) (storage.Object, erro
 	if ctx.Err() != nil {
 		// Completed within the grace: the object is there, so say so.
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), endTimeout)
 		defer cancel()
 	}
 	retry := patience{b: c.b}
@@ -271,7 +314,7 @@ func (c *commit) withdraw(ctx context.Context, version string, err error) error 
 	if err == nil {
 		return nil
 	}
-	fresh, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
+	fresh, cancel := cleanup(ctx)
 	defer cancel()
 	if delErr := c.b.Delete(fresh, c.key, version); delErr != nil {
 		return also(err, fmt.Errorf("the damaged object stays: %w", delErr))

@@ -33,7 +33,7 @@ func (u *upload) complete(ctx context.Context) (storage.Object, error) {
 	if want.crc64 != "" {
 		in.ChecksumCRC64NVME, in.ChecksumType = &want.crc64, types.ChecksumTypeFullObject
 	}
-	c := commit{b: u.b, key: u.key, token: u.token, want: want, send: func(ctx context.Context) (receipt, error) {
+	c := commit{b: u.b, key: u.key, token: u.token, want: want, revoke: u.revoke, send: func(ctx context.Context) (receipt, error) {
 		out, err := u.b.client.CompleteMultipartUpload(ctx, in, once)
 		if err != nil {
 			return receipt{}, err

@@ -174,6 +174,12 @@ func isTransport(err error) bool {
 	return errors.As(err, &send) || errors.As(err, &netErr) || errors.Is(err, errNoProgress) || errors.Is(err, errNoAnswer)
 }
 
+// isUnsent reports that no connection came about, so that nothing was sent.
+func isUnsent(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}
+
 // isCertificate reports a server that is not who it should be; trying again
 // does not help.
 func isCertificate(err error) bool {

@@ -145,5 +145,6 @@ func (b *Bucket) describe(ctx context.Context, u types.MultipartUpload) (up stor
 
 // AbortUpload removes an unfinished upload; one that is gone is no error.
 func (b *Bucket) AbortUpload(ctx context.Context, u storage.Upload) error {
-	return wrap(ctx, "abort upload", u.Key, b.abortUpload(ctx, u.Key, u.ID))
+	_, err := b.abortUpload(ctx, u.Key, u.ID)
+	return wrap(ctx, "abort upload", u.Key, err)
 }

@@ -22,8 +22,24 @@ import (
 	"github.com/pgstow/pgstow/storage"
 )
 
-// abortTimeout bounds the removal of an upload that failed.
-const abortTimeout = 30 * time.Second
+const (
+	// abortTimeout bounds the removal of an upload that failed.
+	abortTimeout = 30 * time.Second
+	// endTimeout bounds it when the caller's context has ended: somebody waits
+	// for the end. With the graces of requests under way a Put is over about
+	// five seconds after its context.
+	endTimeout = 3 * time.Second
+)
+
+// cleanup gives what follows a failure a context of its own.
+func cleanup(ctx context.Context) (context.Context, context.CancelFunc) {
+	later, release := outlive(ctx, endTimeout)
+	bounded, cancel := context.WithTimeout(later, abortTimeout)
+	return bounded, func() {
+		cancel()
+		release()
+	}
+}
 
 // partGrace is how long part requests may go on after the upload has failed.
 const partGrace = 2 * time.Second
@@ -39,7 +55,8 @@ type upload struct {
 	gate     *gate
 	buffers  *buffers
 
-	cut atomic.Bool // a part request was given up while it was under way
+	cut     atomic.Bool // a part request was given up while it was under way
+	revoked bool        // the abort was sent already
 
 	mu    sync.Mutex
 	parts []part // in the order in which they arrived
@@ -320,12 +337,21 @@ func (u *upload) checkPart(p *part, out *s3.UploadPartOutput) error {
 	}
 }
 
-// abort removes the upload under a context of its own: the caller's is usually
-// the thing that ended.
+// abort removes the upload, unless that was tried already.
 func (u *upload) abort(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), abortTimeout)
+	if u.revoked {
+		return nil
+	}
+	_, err := u.revoke(ctx)
+	return err
+}
+
+// revoke aborts the upload and says whether the store still had it. It has a
+// context of its own: the caller's is usually the thing that ended.
+func (u *upload) revoke(ctx context.Context) (found bool, err error) {
+	ctx, cancel := cleanup(ctx)
 	defer cancel()
-	err := u.b.abortUpload(ctx, u.key, u.id)
+	found, err = u.b.abortUpload(ctx, u.key, u.id)
 	// What the store still had of a request that was cut short may bring the
 	// upload back to life.
 	for try := 0; err == nil && u.cut.Load() && try < 5; try++ {
@@ -333,20 +359,22 @@ func (u *upload) abort(ctx context.Context) error {
 		if _, gone, lookErr := u.b.describe(ctx, types.MultipartUpload{Key: &u.key, UploadId: &u.id}); gone || lookErr != nil {
 			break
 		}
-		err = u.b.abortUpload(ctx, u.key, u.id)
+		_, err = u.b.abortUpload(ctx, u.key, u.id)
 	}
+	u.revoked = true // or tried in vain, which is told once
 	if err == nil {
-		return nil
+		return found, nil
 	}
-	return fmt.Errorf("the unfinished upload could not be removed and stays until it is cleaned up: %w", readable(err))
+	return found, &storage.UploadRemainsError{Key: u.key, Remedy: "`pgstow cleanup` removes it", Err: readable(err)}
 }
 
-func (b *Bucket) abortUpload(ctx context.Context, key, id string) error {
-	_, err := b.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &b.cfg.Bucket, Key: &key, UploadId: &id})
+// abortUpload says whether the store still had the upload.
+func (b *Bucket) abortUpload(ctx context.Context, key, id string) (found bool, err error) {
+	_, err = b.client.AbortMultipartUpload(ctx, &s3.AbortMultipartUploadInput{Bucket: &b.cfg.Bucket, Key: &key, UploadId: &id})
 	if errorCode(err) == "NoSuchUpload" || err != nil && statusCode(err) == http.StatusNotFound && errorCode(err) != "NoSuchBucket" {
-		return nil
+		return false, nil
 	}
-	return err
+	return err == nil, err
 }
 
 // sorted gives the parts in ascending order of their numbers.
