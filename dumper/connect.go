@@ -34,7 +34,7 @@ var serverSettings = map[string]bool{"application_name": true, "client_encoding"
 
 // Connect opens one connection, without retrying. The caller closes it.
 func (c Conn) Connect(ctx context.Context) (*pgx.Conn, error) {
-	cfg, err := c.pgxConfig()
+	cfg, passwords, err := c.pgxConfigs()
 	if err != nil {
 		return nil, err
 	}
@@ -43,6 +43,9 @@ func (c Conn) Connect(ctx context.Context) (*pgx.Conn, error) {
 		addrs, err := c.lookup(ctx, host)
 		hosts[host] = addrs
 		return addrs, err
+	}
+	if passwords != nil {
+		passwords.use(cfg)
 	}
 	conn, err := pgx.ConnectConfig(ctx, cfg)
 	if err != nil {
@@ -57,6 +60,12 @@ const lookedUp = "pgstow.lookedUp"
 
 // pgxConfig normalises c for pgx.
 func (c Conn) pgxConfig() (*pgx.ConnConfig, error) {
+	cfg, _, err := c.pgxConfigs()
+	return cfg, err
+}
+
+// pgxConfigs is pgxConfig with the passwords of several hosts, nil where one serves all.
+func (c Conn) pgxConfigs() (*pgx.ConnConfig, *hostPasswords, error) {
 	params := map[string]string{}
 	for k, v := range c.params {
 		if pgxParams[k] && v != "" {
@@ -69,18 +78,25 @@ func (c Conn) pgxConfig() (*pgx.ConnConfig, error) {
 		// more, and only from the user's own file: show it an empty one.
 		file, cleanup, err := emptyServiceFile()
 		if err != nil {
-			return nil, fmt.Errorf("empty service file: %w", err)
+			return nil, nil, fmt.Errorf("empty service file: %w", err)
 		}
 		defer cleanup()
 		params["service"], params["servicefile"] = serviceName, file
 	}
-	var dsn strings.Builder
-	for _, k := range slices.Sorted(maps.Keys(params)) {
-		dsn.WriteString(k + "='" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(params[k]) + "' ")
-	}
-	cfg, err := pgx.ParseConfig(dsn.String())
+	cfg, err := parsePgx(params)
 	if err != nil {
-		return nil, parseError(err)
+		return nil, nil, err
+	}
+	passwords, err := passwordsPerHost(cfg, func(e pgxEndpoint) (string, error) {
+		params["host"], params["port"] = e.host, strconv.Itoa(int(e.port))
+		one, err := parsePgx(params)
+		if err != nil {
+			return "", err
+		}
+		return one.Password, nil
+	})
+	if err != nil {
+		return nil, nil, err
 	}
 	maps.DeleteFunc(cfg.RuntimeParams, func(k, _ string) bool { return !serverSettings[k] })
 	if cfg.RuntimeParams["application_name"] == "" {
@@ -98,9 +114,21 @@ func (c Conn) pgxConfig() (*pgx.ConnConfig, error) {
 	}
 	dialer, err := c.dialer(cfg.ConnectTimeout)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	cfg.DialFunc = dialer.DialContext
+	return cfg, passwords, nil
+}
+
+func parsePgx(params map[string]string) (*pgx.ConnConfig, error) {
+	var dsn strings.Builder
+	for _, k := range slices.Sorted(maps.Keys(params)) {
+		dsn.WriteString(k + "='" + strings.NewReplacer(`\`, `\\`, `'`, `\'`).Replace(params[k]) + "' ")
+	}
+	cfg, err := pgx.ParseConfig(dsn.String())
+	if err != nil {
+		return nil, parseError(err)
+	}
 	return cfg, nil
 }
 

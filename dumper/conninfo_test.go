@@ -297,3 +297,33 @@ func TestPassfileAndEnvironment(t *testing.T) {
 		dumpAll(t, c)
 	}
 }
+
+// libpq looks each host's password up on its own, and so must the preflight.
+func TestPassfilePerHost(t *testing.T) {
+	pg := testenv.Postgres(t)
+	clearPGEnv(t)
+	db := pg.CreateDatabase(t)
+	host, port, _ := strings.Cut(pg.Addr(), ":")
+	for name, lines := range map[string]string{
+		"the second host alone": fmt.Sprintf("%s:%s:*:postgres:%s\n", host, port, pg.Password),
+		"one password each":     fmt.Sprintf("%s:1:*:*:other\n%s:%s:*:postgres:%s\n", host, host, port, pg.Password),
+	} {
+		passfile := filepath.Join(t.TempDir(), "pass")
+		if err := os.WriteFile(passfile, []byte(lines), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		c := mustParse(t, fmt.Sprintf("postgres://postgres@%s:1,%s/%s?passfile=%s", host, pg.Addr(), db, percentEncode(passfile)))
+		src, err := InspectSource(t.Context(), c, SourceOptions{})
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		if got := src.Conn().endpoints(); len(got) != 1 || got[0] != (endpoint{host, port}) {
+			t.Errorf("%s: pg_dump is sent to %v", name, got)
+		}
+		dumpAll(t, src.Conn())
+		if err := src.Release(t.Context()); err != nil {
+			t.Error(err)
+		}
+	}
+}
