@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/pgstow/pgstow/dumper"
@@ -76,6 +77,7 @@ type ArchiveResult struct {
 // Ending ctx ends pg_dump, aborts the upload and removes what was stored.
 func Archive(ctx context.Context, opts ArchiveOptions) (*ArchiveResult, error) {
 	r := newArchiveRun(opts)
+	defer r.watch(ctx)()
 	res, err := r.run(ctx)
 	if err == nil {
 		return res, nil
@@ -85,10 +87,7 @@ func Archive(ctx context.Context, opts ArchiveOptions) (*ArchiveResult, error) {
 	if errors.As(err, &unknown) {
 		return nil, err // the archive may exist: nothing of it may be removed
 	}
-	if keys, failure := r.removeStored(ctx); failure != nil {
-		return nil, &LeftoverError{Err: err, Keys: keys, Removal: failure}
-	}
-	return nil, err
+	return nil, r.leftover(ctx, err)
 }
 
 // archiveRun is one run of Archive.
@@ -103,8 +102,9 @@ type archiveRun struct {
 	packing  packing
 	dir      Dir
 	manifest *Manifest
-	objects  []IndexObject // large objects, complete with the stream's end
-	stored   []storedKey   // what the run has put, oldest first
+	objects  []IndexObject             // large objects, complete with the stream's end
+	stored   []storedKey               // what the run has put, oldest first
+	ended    atomic.Pointer[time.Time] // when the caller's context ended
 }
 
 func newArchiveRun(opts ArchiveOptions) *archiveRun {

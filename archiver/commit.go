@@ -123,24 +123,60 @@ func (r *archiveRun) commit(ctx context.Context) (*ArchiveResult, error) {
 			return nil, err
 		}
 	case err != nil:
+		// It may be there, damaged: then it goes first, or nothing does.
+		r.noteStored(key, o, err)
 		return nil, fmt.Errorf("store manifest: %w", err)
 	}
-	r.stored = append(r.stored, storedKey{key: key, version: o.Version})
+	r.noteStored(key, o, nil)
 	res := &ArchiveResult{Manifest: r.manifest, ManifestSHA256: hexSum(raw), Warnings: slices.Clone(r.manifest.Warnings)}
 	return res, r.readBackManifest(ctx, key, o.Version, raw, res)
 }
 
-// settleTime bounds what is tried after the store or the caller gave up.
-const settleTime = 15 * time.Second
+const (
+	// settleTime bounds what is tried after the store gave up.
+	settleTime = 8 * time.Second
+	// endTime is how long a run may go on after its context has ended: what the
+	// driver needs to abort its upload is part of it, as somebody waits.
+	endTime = 8 * time.Second
+	// leastTime is left for removals in any case.
+	leastTime = 2 * time.Second
+)
+
+// settling gives what follows a failure a context of its own, which lasts for
+// settleTime, but no longer than endTime after the end of ctx.
+func (r *archiveRun) settling(ctx context.Context, failure error) (context.Context, context.CancelFunc) {
+	limit := settleTime
+	switch ended := r.ended.Load(); {
+	case ctx.Err() != nil && ended != nil:
+		limit = endTime - time.Since(*ended)
+	case ctx.Err() != nil:
+		limit = endTime
+	case errors.Is(failure, storage.ErrStalled):
+		limit = leastTime // the driver has waited for the store already
+	}
+	later, cancel := context.WithTimeout(context.WithoutCancel(ctx), max(limit, leastTime))
+	if ctx.Err() == nil {
+		context.AfterFunc(ctx, func() {
+			select {
+			case <-time.After(leastTime):
+				cancel()
+			case <-later.Done():
+			}
+		})
+	}
+	return later, cancel
+}
 
 // settleManifest finds out whether a manifest is stored whose Put had an
 // unknown outcome. One that is not there is put again, because the lost
 // request may still arrive: whichever comes first, the same bytes are there.
+// After the caller's end there is no time for that.
 func (r *archiveRun) settleManifest(ctx context.Context, key string, raw []byte, cause error) (storage.Object, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
+	over := ctx.Err() != nil
+	ctx, cancel := r.settling(ctx, cause)
 	defer cancel()
 	o, err := r.opts.Bucket.Stat(ctx, key, "")
-	if errors.Is(err, storage.ErrNotExist) {
+	if errors.Is(err, storage.ErrNotExist) && !over {
 		o, err = r.putSmall(ctx, key, raw, "application/json")
 		if errors.Is(err, storage.ErrExist) {
 			o, err = r.opts.Bucket.Stat(ctx, key, "")
@@ -176,11 +212,33 @@ func (r *archiveRun) readBackManifest(ctx context.Context, key, version string, 
 	return nil
 }
 
+// watch notes when ctx ends.
+func (r *archiveRun) watch(ctx context.Context) (stop func() bool) {
+	return context.AfterFunc(ctx, func() {
+		now := time.Now()
+		r.ended.Store(&now)
+	})
+}
+
+// leftover removes what the failed run has put, and adds to its error what
+// cannot be removed.
+func (r *archiveRun) leftover(ctx context.Context, err error) error {
+	keys, failure := r.removeStored(ctx, err)
+	var upload *storage.UploadRemainsError
+	if errors.As(err, &upload) {
+		keys = append(keys, upload.Key)
+	}
+	if len(keys) == 0 {
+		return err
+	}
+	return &LeftoverError{Err: err, Keys: keys, Removal: failure}
+}
+
 // removeStored removes what the failed run has put, the newest first, so that
 // a manifest never outlives what it names. It returns the keys that may still
 // be there, and why. ctx may have ended already.
-func (r *archiveRun) removeStored(ctx context.Context) ([]string, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
+func (r *archiveRun) removeStored(ctx context.Context, cause error) ([]string, error) {
+	ctx, cancel := r.settling(ctx, cause)
 	defer cancel()
 	var left []string
 	var failures []error

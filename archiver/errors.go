@@ -54,11 +54,14 @@ func (e *AmbiguousError) Unwrap() error { return ErrAmbiguous }
 // class of the failure.
 type LeftoverError struct {
 	Err     error    // what made the archive fail
-	Keys    []string // what may still be stored
-	Removal error    // why
+	Keys    []string // what may still be stored, whole or as an unfinished upload
+	Removal error    // why objects are; nil when only an upload is, which Err tells
 }
 
 func (e *LeftoverError) Error() string {
+	if e.Removal == nil {
+		return e.Err.Error()
+	}
 	why := oneLine(e.Removal)
 	for _, key := range e.Keys {
 		if !strings.Contains(why, key) {

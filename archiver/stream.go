@@ -173,7 +173,11 @@ func (d *dumpStream) blame(err error) error {
 	if i := strings.Index(text, hidden.text); i >= 0 {
 		text = text[i:]
 	}
-	return &sourceError{text: text, err: d.err}
+	cause := d.err
+	if remains := (*storage.UploadRemainsError)(nil); errors.As(err, &remains) {
+		cause = errors.Join(cause, remains)
+	}
+	return &sourceError{text: text, err: cause}
 }
 
 // toEnd reads what pg_restore left unread, so that pg_dump's exit and the
