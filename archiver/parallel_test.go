@@ -18,6 +18,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgstow/pgstow/dumper"
+	"github.com/pgstow/pgstow/dumper/pgarchive"
 	"github.com/pgstow/pgstow/internal/testenv"
 	"github.com/pgstow/pgstow/internal/testenv/sample"
 	"github.com/pgstow/pgstow/storage"
@@ -390,5 +391,80 @@ func TestParallelRestoreProgress(t *testing.T) {
 	}
 	if last.Bytes != s.m.Objects.Dump.Size || last.Total != last.Bytes || last.Tables != 3 || last.TablesDone != 3 {
 		t.Errorf("at the end: %+v", last)
+	}
+}
+
+// A table whose blocks are spread over several jobs has its key when the last of
+// them is in. pg_dump writes no such archive: the plan is bent instead.
+func TestParallelRestoreLate(t *testing.T) {
+	s := threeTables(t)
+	db := s.pg.CreateDatabase(t)
+	r := &restoreRun{opts: RestoreOptions{Bucket: bucketOf(t, s.all)}, log: logger(nil), progress: newTracker(nil), res: &RestoreResult{Manifest: s.m}, index: s.ix}
+	head, err := r.readHead(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := r.blocks(&choice{head: head})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tools, err := dumper.FindTools(t.Context(), "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &plannedRestore{
+		dumpBlocks: d, jobs: 2, conn: connTo(t, s.pg, db), log: r.log,
+		plan: head.Plan(head.Select(pgarchive.Selection{}).Entries, pgarchive.PlanOptions{Jobs: 2}),
+	}
+	var all pgarchive.Late
+	for i := range p.plan.Jobs {
+		job := &p.plan.Jobs[i]
+		all.Blocks, all.Owned = append(all.Blocks, job.Blocks...), append(all.Owned, job.Owned...)
+		job.Owned = nil
+	}
+	p.plan.Late = []pgarchive.Late{all}
+	if p.restorer, err = dumper.OpenRestorer(t.Context(), p.conn, tools[0], dumper.RestoreOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	const keys = `SELECT count(*) FROM pg_constraint WHERE contype = 'p' AND connamespace = 'public'::regnamespace`
+	if got := text(t, s.pg, db, keys); got != "3" || len(all.Owned) != 3 {
+		t.Errorf("%s keys, want %d", got, len(all.Owned))
+	}
+}
+
+// What fails at the very end is told as that, with -j too.
+func TestParallelRestoreEndFails(t *testing.T) {
+	pg := testenv.Postgres(t)
+	source := pg.CreateDatabase(t)
+	pg.Exec(t, source, `ALTER DATABASE `+pgx.Identifier{source}.Sanitize()+` SET app.known = 'here'`)
+	pg.Exec(t, source, `CREATE TABLE t (id int PRIMARY KEY); INSERT INTO t VALUES (1);
+		CREATE MATERIALIZED VIEW failing AS SELECT current_setting('app.known') AS known;
+		CREATE MATERIALIZED VIEW working AS SELECT id FROM t`)
+	b := storagetest.NewMemory(storagetest.MemoryOptions{})
+	id := archived(t, pg, source, b).Manifest.ID
+	for _, jobs := range []int{1, 2} {
+		db := pg.CreateDatabase(t)
+		opts := RestoreOptions{Bucket: b, Ref: id, Conn: connTo(t, pg, db), Jobs: jobs}
+		_, err := Restore(t.Context(), opts)
+		oneLiner(t, err)
+		if !errors.Is(err, dumper.ErrRestore) || !strings.Contains(err.Error(), "app.known") || !strings.Contains(err.Error(), "failing") ||
+			!strings.Contains(err.Error(), "definitions and data, not all") {
+			t.Errorf("error is %v", err)
+		}
+		db = pg.CreateDatabase(t)
+		opts.Conn, opts.Restore.KeepGoing = connTo(t, pg, db), true
+		res, err := Restore(t.Context(), opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(res.Errors) != 1 || !strings.Contains(res.Errors[0], "failing") {
+			t.Errorf("errors are %q", res.Errors)
+		}
+		if got := count(t, pg, db, "working"); got != 1 {
+			t.Errorf("the other view has %d rows", got)
+		}
 	}
 }

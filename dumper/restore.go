@@ -217,9 +217,10 @@ func (r *restore) verdict(ctx context.Context, readErr error) (RestoreResult, er
 		cause := context.Cause(ctx)
 		return result, failCause(ErrRestore, "pg_restore stopped: "+cause.Error(), cause)
 	case wentOn && r.parallel && r.opts.KeepGoing:
-		// Messages of two processes may have run into each other; the count has not.
-		if more := r.ignored - len(r.errors); more > 0 {
-			result.Errors = append(result.Errors, fmt.Sprintf("%d more errors, see the log of pg_restore", more))
+		// With -j it counts some errors twice. Messages of two processes may have run
+		// into each other, but none may look like no error.
+		if len(r.errors) == 0 {
+			result.Errors = append(result.Errors, "pg_restore counted errors and named none; see its log")
 		}
 		return result, nil
 	case wentOn && (r.opts.KeepGoing || len(r.errors) == 0) && r.ignored == len(r.errors)+r.benign:

@@ -73,7 +73,7 @@ func (r *Restorer) RunJobs(ctx context.Context, archive []byte, jobs int) (Resto
 	run := &restore{opts: r.opts, oldServer: r.oldServer, parallel: true}
 	// Each of its processes opens the path anew, and so has a position of its own.
 	path := fmt.Sprintf("/proc/self/fd/%d", firstInherited+len(conn.files))
-	// Not verbose: what its processes are at would come mixed. Errors name their entry.
+	// Not verbose: what its processes are at would come mixed. An error shows its command.
 	args := append([]string{"--jobs=" + strconv.Itoa(jobs)}, r.args...)
 	if err := run.start(ctx, conn, r.tools, processOptions{args: append(args, path), files: []*os.File{file}}); err != nil {
 		return RestoreResult{}, err

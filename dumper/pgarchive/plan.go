@@ -108,17 +108,15 @@ type tablePlan struct {
 // sort puts an entry into its step.
 func (p *planner) sort(i int) {
 	e := &p.head.Entries[i]
-	largeObject := strings.HasPrefix(e.Tag.S, "LARGE OBJECT")
 	switch desc := e.Desc.S; {
 	case e.isSetting(): // every archive has them
 	case e.HadDumper:
 		p.blocks = append(p.blocks, i)
 	case desc == "STATISTICS DATA":
 		p.plan.Statistics = append(p.plan.Statistics, i)
-	case desc == "ACL" && !largeObject && !e.isDatabase(), desc == "ACL LANGUAGE", desc == "DEFAULT ACL":
+	case desc == "ACL" && !early(e), desc == "ACL LANGUAGE", desc == "DEFAULT ACL":
 		// pg_restore itself leaves privileges to the end: whoever restores may be among
-		// those who lose theirs. Those of large objects need the entry of the object
-		// beside them, those of the database are only set with --create.
+		// those who lose theirs.
 		p.plan.Final = append(p.plan.Final, i)
 	case p.sections[i] == SectionPreData:
 		p.plan.PreData = append(p.plan.PreData, i)
@@ -129,6 +127,13 @@ func (p *planner) sort(i int) {
 	default:
 		p.plan.Final = append(p.plan.Final, i)
 	}
+}
+
+// early tells the privileges that cannot wait: those of a group of large objects, which
+// pg_restore sets by the entry of the objects beside them, and those of the database, which
+// it sets where it creates the database.
+func early(acl *Entry) bool {
+	return strings.HasPrefix(acl.Tag.S, "LARGE OBJECTS ") || acl.isDatabase()
 }
 
 // own gives indexes and keys to the tables whose data they need, where that is all they

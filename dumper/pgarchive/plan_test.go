@@ -99,7 +99,7 @@ job: TABLE DATA public.measure_2024
 job: TABLE DATA public.measure_rest
 job: TABLE DATA public.zero_columns
 `
-	const final = `final: ACL public.TABLE customer, COMMENT public.INDEX customer_pkey, INDEX public.totals_idx, ` +
+	const final = `final: ACL public.TABLE customer, ACL LARGE OBJECT 16002, COMMENT public.INDEX customer_pkey, INDEX public.totals_idx, ` +
 		`TRIGGER public.customer touched, FK CONSTRAINT Sales & Co.Größe "M" Größe "M"_customer_id_fkey, ROW SECURITY public.customer, ` +
 		`POLICY public.customer only_short, MATERIALIZED VIEW DATA public.totals
 `
@@ -107,9 +107,9 @@ job: TABLE DATA public.zero_columns
 	for name, want := range map[string]string{
 		"13-gzip": "blockless: " + sequences + "\n" + job13 + "job: BLOBS BLOBS\n" + final,
 		"15-gzip": "blockless: " + sequences + "\n" + job13 + "job: BLOBS BLOBS\n" + final,
-		"17-lz4": "blockless: " + sequences + ", BLOB METADATA 16001..3000000000, COMMENT LARGE OBJECT 16001, BLOB METADATA 16002, ACL LARGE OBJECT 16002\n" +
+		"17-lz4": "blockless: " + sequences + ", BLOB METADATA 16001..3000000000, COMMENT LARGE OBJECT 16001, BLOB METADATA 16002\n" +
 			job13 + "job: BLOBS 16001..3000000000\njob: BLOBS 16002\n" + final,
-		"18-statistics": "blockless: " + sequences + ", BLOB METADATA 16001..3000000000, COMMENT LARGE OBJECT 16001, BLOB METADATA 16002, ACL LARGE OBJECT 16002\n" +
+		"18-statistics": "blockless: " + sequences + ", BLOB METADATA 16001..3000000000, COMMENT LARGE OBJECT 16001, BLOB METADATA 16002\n" +
 			job13 + "job: BLOBS 16001..3000000000\njob: BLOBS 16002\n" + strings.ReplaceAll(final, "INDEX public.totals_idx, TRIGGER", "TRIGGER"),
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -119,7 +119,7 @@ job: TABLE DATA public.zero_columns
 			if len(pre) < 18 || !slices.Contains(pre, "TABLE public.customer") || !slices.Contains(pre, "COMMENT public.TABLE customer") {
 				t.Errorf("pre-data: %v", pre)
 			}
-			if blob := slices.Contains(pre, "BLOB 16001") && slices.Contains(pre, "ACL LARGE OBJECT 16002"); blob != (head.Version.Minor < 16) {
+			if blob := slices.Contains(pre, "BLOB 16001") && slices.Contains(pre, "COMMENT LARGE OBJECT 16001"); blob != (head.Version.Minor < 16) {
 				t.Errorf("pre-data: %v", pre)
 			}
 			p.PreData = nil
@@ -137,6 +137,19 @@ job: TABLE DATA public.zero_columns
 				t.Errorf("planned\n%s\nwant\n%s", got, want)
 			}
 		})
+	}
+}
+
+// Privileges of several large objects at once are set by the objects' own entry.
+func TestPlanPrivilegesOfObjects(t *testing.T) {
+	h := &Head{Entries: []Entry{
+		{DumpID: 1, Desc: Str{S: "BLOB METADATA"}, Tag: Str{S: "1..2"}, Section: SectionData},
+		{DumpID: 2, Desc: Str{S: "ACL"}, Tag: Str{S: "LARGE OBJECTS 1..2"}, Section: SectionNone, Dependencies: []string{"1"}},
+		{DumpID: 3, Desc: Str{S: "ACL"}, Tag: Str{S: "LARGE OBJECT 3"}, Section: SectionNone, Dependencies: []string{"9"}},
+	}}
+	want := "blockless: BLOB METADATA 1..2, ACL LARGE OBJECTS 1..2\nfinal: ACL LARGE OBJECT 3\n"
+	if got := steps(h, h.Plan([]int{0, 1, 2}, PlanOptions{})); got != want {
+		t.Errorf("planned\n%s\nwant\n%s", got, want)
 	}
 }
 

@@ -65,7 +65,7 @@ func (b *bench) measures() []measure {
 			measure{newAuto, b.archive("auto", "--pg-bin", b.newClients, "--no-globals")},
 			measure{newZstd, b.archive("zstd:1", "--pg-bin", b.newClients, "--no-globals")})
 	}
-	return list
+	return append(list, b.restores()...)
 }
 
 // discard writes to /dev/null: the limit that the source sets.

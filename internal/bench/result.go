@@ -106,6 +106,9 @@ func ratios(measures []summary, rawBytes int64) []ratio {
 	add("archive gzip:6, CPU s per GB", 13, 10, func() float64 {
 		return (of[archiveGzip6].CPU - of[sourceLimit].CPU) / (float64(rawBytes) / 1e9)
 	}, archiveGzip6, sourceLimit)
+	wall("restore --jobs 2 : mc cat | pg_restore", restoreJobs, restorePeer, 0.75, 0.65)
+	wall("restore --jobs 2 : pg_restore -j2", restoreJobs, restoreLocal, 1.05, 0.95)
+	add("restore --jobs 2, peak MiB", 200, 128, func() float64 { return float64(of[restoreJobs].Peak) / (1 << 20) }, restoreJobs)
 	return list
 }
 

@@ -27,6 +27,7 @@ type bench struct {
 	missing  []string
 	rawBytes int64 // COPY text of the data set
 	objects  int
+	restored *stored // what the measures of restoring share
 }
 
 const (

@@ -1,0 +1,113 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/pgstow/pgstow/internal/testenv/server"
+)
+
+// Names of the measures of restoring. All of them restore the same archive.
+const (
+	restoreJobs   = "restore --jobs 2"
+	restoreOne    = "restore --jobs 1"
+	restorePeer   = "mc cat | pg_restore"
+	restoreLocal  = "pg_restore -j2 of a file"
+	restoreTable  = "restore --table"
+	restoreBucket = "restores" // bench's own is emptied after every measure
+	restoreTarget = "restored"
+)
+
+// stored is the archive to restore.
+type stored struct {
+	Manifest struct {
+		ID      string `json:"id"`
+		Objects struct {
+			Dump struct {
+				Key  string `json:"key"`
+				Size int64  `json:"size"`
+			} `json:"dump"`
+		} `json:"objects"`
+	} `json:"manifest"`
+	file string // a copy on disk
+}
+
+// restores are the measures of restoring.
+func (b *bench) restores() []measure {
+	if b.tools["pg_restore"] == "" {
+		return nil
+	}
+	return []measure{
+		{restorePeer, b.restore(func(a *stored) [][]string {
+			return [][]string{{b.tools["mc"], "--quiet", "cat", "store/" + restoreBucket + "/pg/" + a.Manifest.Objects.Dump.Key},
+				{b.tools["pg_restore"], "--exit-on-error", "--dbname", restoreTarget}}
+		})},
+		{restoreLocal, b.restore(func(a *stored) [][]string {
+			return [][]string{{b.tools["pg_restore"], "--exit-on-error", "--jobs=2", "--dbname", restoreTarget, a.file}}
+		})},
+		{restoreJobs, b.restore(b.pgstowRestore("--jobs", "2"))},
+		{restoreOne, b.restore(b.pgstowRestore("--jobs", "1"))},
+		{restoreTable, b.restore(b.pgstowRestore("--table", "public.pgbench_tellers"))},
+	}
+}
+
+func (b *bench) pgstowRestore(args ...string) func(*stored) [][]string {
+	return func(a *stored) [][]string {
+		return [][]string{append([]string{b.pgstow, "restore", a.Manifest.ID, "--bucket", server.S3URL(restoreBucket, "pg/", b.s3.Endpoint, b.s3.Region),
+			"--db", "dbname=" + restoreTarget, "--progress", "none", "--json"}, args...)}
+	}
+}
+
+// restore restores into a database of its own each time; that it is made, and
+// that caches are written out before, is not part of the measure.
+func (b *bench) restore(commands func(*stored) [][]string) func(context.Context) (sample, error) {
+	return func(ctx context.Context) (sample, error) {
+		if b.restored == nil {
+			a, err := b.archiveToRestore(ctx)
+			if err != nil {
+				return sample{}, err
+			}
+			b.restored = a
+		}
+		for _, sql := range []string{"DROP DATABASE IF EXISTS " + restoreTarget, "CREATE DATABASE " + restoreTarget + " TEMPLATE template0", "CHECKPOINT"} {
+			if err := b.pg.Exec(ctx, "postgres", sql); err != nil {
+				return sample{}, err
+			}
+		}
+		var out strings.Builder
+		s, err := b.pipeline(ctx, &out, commands(b.restored)...)
+		if err != nil {
+			return s, err
+		}
+		s.Stored = b.restored.Manifest.Objects.Dump.Size
+		if text := out.String(); text != "" {
+			var result struct {
+				Bytes int64 `json:"bytes"`
+			}
+			err = json.Unmarshal([]byte(text), &result)
+			s.Stored = result.Bytes
+		}
+		return s, err
+	}
+}
+
+// archiveToRestore stores the data set once more, where it stays, and on disk.
+func (b *bench) archiveToRestore(ctx context.Context) (*stored, error) {
+	if err := b.s3.CreateBucket(ctx, restoreBucket, server.BucketOptions{}); err != nil {
+		return nil, err
+	}
+	a := &stored{file: filepath.Join(b.home.Dir(), "restore.dump")}
+	raw, err := b.output(ctx, b.pgstow, "archive", "--db", "dbname="+database, "--bucket", server.S3URL(restoreBucket, "pg/", b.s3.Endpoint, b.s3.Region),
+		"--name", "bench", "--compress", "gzip:6", "--progress", "none", "--json")
+	if err != nil {
+		return nil, err
+	}
+	if err := json.Unmarshal([]byte(raw), a); err != nil {
+		return nil, fmt.Errorf("archive to restore: %w", err)
+	}
+	_, err = b.output(ctx, b.tools["mc"], "--quiet", "cp", "store/"+restoreBucket+"/pg/"+a.Manifest.Objects.Dump.Key, a.file)
+	return a, err
+}
