@@ -234,6 +234,9 @@ func (c Conn) connectError(ctx context.Context, err error) error {
 	}
 	var reasons []string
 	for _, l := range leaves {
+		if len(leaves) > 1 && c.triedWithoutTLS(l) {
+			continue
+		}
 		if r := c.networkReason(l); !slices.Contains(reasons, r) {
 			reasons = append(reasons, r)
 		}
@@ -259,6 +262,8 @@ func connectHint(e *pgconn.PgError) string {
 func (c Conn) networkReason(err error) string {
 	var dns *net.DNSError
 	switch {
+	case unfit(err):
+		return c.unfitReason(err)
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return "unknown host " + dns.Name
 	case errors.As(err, &dns):
@@ -273,6 +278,31 @@ func (c Conn) networkReason(err error) string {
 		return "the server closed the connection"
 	}
 	return oneLine(err.Error())
+}
+
+// triedWithoutTLS: a server without TLS is no finding where the attempt without follows.
+func (c Conn) triedWithoutTLS(err error) bool {
+	mode := c.get("sslmode")
+	return (mode == "" || mode == "prefer" || mode == "allow") && strings.Contains(err.Error(), "server refused TLS connection")
+}
+
+// unfit: the server answered, but is not of the kind that target_session_attrs asks for.
+func unfit(err error) bool {
+	return errors.Is(err, pgconn.ErrReadOnlyConnection) || errors.Is(err, pgconn.ErrReadWriteConnection) ||
+		errors.Is(err, pgconn.ErrPrimaryConnection) || errors.Is(err, pgconn.ErrStandbyConnection)
+}
+
+func (c Conn) unfitReason(err error) string {
+	is := "is a primary"
+	switch {
+	case errors.Is(err, pgconn.ErrReadOnlyConnection):
+		is = "is read-only"
+	case errors.Is(err, pgconn.ErrReadWriteConnection):
+		is = "accepts writes"
+	case errors.Is(err, pgconn.ErrStandbyConnection):
+		is = "is a standby"
+	}
+	return "the server that answers " + is + ", which target_session_attrs=" + c.get("target_session_attrs") + " rules out"
 }
 
 func isTimeout(err error) bool {
@@ -309,13 +339,25 @@ func flatten(err error) []error {
 }
 
 // worthWaiting: the server may be about to come up. A refusal that names what is
-// wrong (password, database, host name) is not.
+// wrong (password, database, host name) is not, and once a server has answered that
+// target_session_attrs rules out, only another one that says it is starting up is.
 func worthWaiting(err error) bool {
+	leaves := flatten(err)
+	answered := slices.ContainsFunc(leaves, unfit)
+	for _, l := range leaves {
+		var pgErr *pgconn.PgError
+		if errors.As(l, &pgErr) && pgErr.Code == "57P03" && answered {
+			return true
+		}
+	}
+	if answered {
+		return false
+	}
 	var pgErr *pgconn.PgError
 	if errors.As(err, &pgErr) {
 		return pgErr.Code == "57P03" || pgErr.Code == "57P01" || strings.HasPrefix(pgErr.Code, "08")
 	}
-	for _, l := range flatten(err) {
+	for _, l := range leaves {
 		var dns *net.DNSError
 		if errors.As(l, &dns) {
 			return !dns.IsNotFound
@@ -338,6 +380,7 @@ func (c Conn) connectWaiting(ctx context.Context, wait time.Duration, log *slog.
 	}
 	start := time.Now()
 	pause := 250 * time.Millisecond
+	var told []string // each reason once
 	for {
 		conn, err := c.Connect(ctx)
 		if err == nil || ctx.Err() != nil || !errors.Is(err, ErrConnect) || !worthWaiting(err) {
@@ -346,7 +389,10 @@ func (c Conn) connectWaiting(ctx context.Context, wait time.Duration, log *slog.
 		if time.Since(start)+pause > wait {
 			return nil, failCause(ErrConnect, fmt.Sprintf("%v (tried for %s)", err, time.Since(start).Round(time.Second)), err)
 		}
-		log.Info("waiting for the database to come up", "database", c.String(), "reason", err.Error(), "waited", time.Since(start).Round(100*time.Millisecond))
+		if reason := clip(strings.TrimPrefix(err.Error(), fmt.Sprintf("cannot connect to %s: ", c)), 200); !slices.Contains(told, reason) {
+			told = append(told, reason)
+			log.Info("waiting for the database to come up", "database", c.String(), "reason", reason, "up_to", wait)
+		}
 		select {
 		case <-ctx.Done():
 			return nil, c.connectError(ctx, err)

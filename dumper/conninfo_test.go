@@ -1,6 +1,7 @@
 package dumper
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -9,6 +10,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgstow/pgstow/internal/testenv"
 )
@@ -325,5 +329,45 @@ func TestPassfilePerHost(t *testing.T) {
 		if err := src.Release(t.Context()); err != nil {
 			t.Error(err)
 		}
+	}
+}
+
+// A server that answers is awake: that it is not of the kind asked for passes with no waiting.
+func TestUnfitServerIsNotWaitedFor(t *testing.T) {
+	pg := testenv.Postgres(t)
+	clearPGEnv(t)
+	host, _, _ := strings.Cut(pg.Addr(), ":")
+	for attrs, says := range map[string]string{"read-only": "accepts writes", "standby": "is a primary"} {
+		for _, hosts := range []string{pg.Addr(), pg.Addr() + "," + host + ":1", host + ":1," + pg.Addr()} {
+			c := mustParse(t, fmt.Sprintf("postgres://postgres:%s@%s/postgres?target_session_attrs=%s", pg.Password, hosts, attrs))
+			var log strings.Builder
+			_, err := c.connectWaiting(t.Context(), time.Hour, slog.New(slog.NewTextHandler(&log, nil)))
+			wantError(t, err, ErrConnect, "target_session_attrs="+attrs, says)
+			if log.Len() > 0 {
+				t.Errorf("%s, %s: waited: %s", hosts, attrs, log.String())
+			}
+			if err != nil && len(err.Error()) > 250 {
+				t.Errorf("a line of %d characters: %v", len(err.Error()), err)
+			}
+		}
+	}
+	// A second host that is starting up may yet be what was asked for.
+	starting := &pgconn.PgError{Code: "57P03"}
+	if err := errors.Join(pgconn.ErrReadWriteConnection, starting); !worthWaiting(err) {
+		t.Error("does not wait for a server that is starting up")
+	}
+}
+
+func TestWaitingIsLoggedOncePerReason(t *testing.T) {
+	clearPGEnv(t)
+	var log strings.Builder
+	c := mustParse(t, "postgres://u:p@127.0.0.1:1/d")
+	_, err := c.connectWaiting(t.Context(), 2*time.Second, slog.New(slog.NewTextHandler(&log, nil)))
+	wantError(t, err, ErrConnect, "refused", "tried for")
+	if n := strings.Count(log.String(), "waiting for the database"); n != 1 {
+		t.Errorf("%d lines:\n%s", n, log.String())
+	}
+	if strings.Contains(log.String(), "cannot connect") {
+		t.Errorf("the reason repeats the database: %s", log.String())
 	}
 }
