@@ -16,8 +16,8 @@ import (
 // SourceOptions say how to look at a source.
 type SourceOptions struct {
 	AllowPooler bool
-	// DumpArgs are the pg_dump options of the dump to come: a selection of its own
-	// turns missing rights into warnings, since it may leave those tables out.
+	// DumpArgs are the pg_dump options of the dump to come: missing rights matter for
+	// what these select alone.
 	DumpArgs []string
 	Wait     time.Duration // for a sleeping database; 0 means a minute
 	Log      *slog.Logger
@@ -211,27 +211,15 @@ const dumpedRelations = `FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnam
 	AND n.nspname NOT LIKE 'pg\_%' AND n.nspname <> 'information_schema'
 	AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')`
 
-// selects tells whether the dump leaves objects out by name.
-func selects(args []option) bool {
-	for _, a := range args {
-		switch a.name {
-		case "schema", "exclude-schema", "table", "exclude-table", "table-and-children", "exclude-table-and-children",
-			"exclude-table-data", "exclude-table-data-and-children", "filter", "extension", "schema-only", "no-data", "statistics-only":
-			return true
-		}
-	}
-	return false
-}
-
 // rights finds the tables pg_dump would fail on, and names them before it starts.
 func (s *Source) rights(ctx context.Context, tx pgx.Tx, args []option) error {
-	unreadable, n, err := namesOf(ctx, tx, dumpedRelations+` AND NOT (has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'))`)
+	dumped, err := chooseDumped(ctx, tx, args)
 	if err != nil {
 		return err
 	}
-	var finding string
-	if n > 0 {
-		finding = fmt.Sprintf("%s cannot read %d of the tables and sequences: %s (GRANT SELECT on them and USAGE on their schemas, pg_read_all_data for everything, or leave them out with -- -T)", s.conn.User(), n, firstFew(unreadable, 5))
+	finding, err := s.unreadable(ctx, tx, dumped)
+	if err != nil {
+		return err
 	}
 	filters := true
 	for _, a := range args {
@@ -241,22 +229,37 @@ func (s *Source) rights(ctx context.Context, tx pgx.Tx, args []option) error {
 		}
 	}
 	if finding == "" && filters {
-		hidden, n, err := namesOf(ctx, tx, dumpedRelations+` AND c.relrowsecurity AND row_security_active(c.oid)`)
+		hidden, n, err := namesOf(ctx, tx, dumpedRelations+dumped.rows()+` AND c.relrowsecurity AND row_security_active(c.oid)`)
 		if err != nil {
 			return err
 		}
 		if n > 0 {
-			finding = fmt.Sprintf("row security would hide rows of %d tables from %s: %s (dump as their owner or as a role with BYPASSRLS, or leave them out with -- -T)", n, s.conn.User(), firstFew(hidden, 5))
+			finding = fmt.Sprintf("row security would hide rows of %s from %s: %s (dump as their owner or as a role with BYPASSRLS, or leave them out with -- -T)", counted(n, "table"), s.conn.User(), firstFew(hidden, 5))
 		}
 	}
 	switch {
 	case finding == "":
 		return nil
-	case selects(args):
-		s.Warnings = append(s.Warnings, finding)
+	case dumped.doubt != "":
+		s.Warnings = append(s.Warnings, "unless "+dumped.doubt+" leaves them out, pg_dump will fail: "+finding)
 		return nil
 	}
 	return fail(ErrDump, "pg_dump would fail: "+finding)
+}
+
+func (s *Source) unreadable(ctx context.Context, tx pgx.Tx, dumped dumpChoice) (string, error) {
+	names, n, err := namesOf(ctx, tx, dumpedRelations+dumped.relations()+` AND NOT (has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'))`)
+	if err != nil || n == 0 {
+		return "", err
+	}
+	return fmt.Sprintf("%s cannot read %d of the tables and sequences: %s (GRANT SELECT on them and USAGE on their schemas, pg_read_all_data for everything, or leave them out with -- -T)", s.conn.User(), n, firstFew(names, 5)), nil
+}
+
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // namesOf counts what a FROM clause yields and lists the first few.
