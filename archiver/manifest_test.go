@@ -3,6 +3,7 @@ package archiver
 import (
 	"encoding/json"
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 )
@@ -141,9 +142,10 @@ func TestIndexCheck(t *testing.T) {
 	sum := strings.Repeat("ab", 32)
 	good := func() *Index {
 		return &Index{Format: IndexFormat, ID: m.ID, Dump: IndexDump{Size: d.Size, Head: d.Head, Body: d.Body}, Blocks: []IndexBlock{
-			{DumpID: 1, Kind: KindTable, Name: "a", Offset: 10, Length: 8, SHA256: sum},
-			{DumpID: 2, Kind: KindTable, Name: "b", Offset: 18, Length: 12, SHA256: sum},
-		}}
+			{DumpID: 1, Kind: KindTable, Name: "a", Offset: 10, Length: 8, SHA256: sum, RawBytes: 7,
+				Content: &IndexContent{Rows: 3, SHA256: sum, RowSums: [2]string{"ffffffffffffffff", "0000000000000001"}}},
+			{DumpID: 2, Kind: KindLargeObjects, Name: "b", Offset: 18, Length: 12, SHA256: sum, RawBytes: 9, LargeObjects: 2},
+		}, LargeObjects: []IndexObject{{OID: 1<<32 - 1, RawBytes: 9, SHA256: [32]byte{1}}, {OID: 16400}}}
 	}
 	raw, err := good().encode()
 	if err != nil {
@@ -156,7 +158,15 @@ func TestIndexCheck(t *testing.T) {
 	if err := ix.check(m); err != nil {
 		t.Fatal(err)
 	}
+	if !reflect.DeepEqual(ix, good()) {
+		t.Errorf("comes back as %+v", ix)
+	}
 	for name, change := range map[string]func(*Index){
+		"fewer objects":   func(ix *Index) { ix.LargeObjects = ix.LargeObjects[:1] },
+		"negative rows":   func(ix *Index) { ix.Blocks[0].Content.Rows = -1 },
+		"negative bytes":  func(ix *Index) { ix.Blocks[1].RawBytes = -1 },
+		"a bad text hash": func(ix *Index) { ix.Blocks[0].Content.SHA256 = sum[2:] },
+		"a short sum":     func(ix *Index) { ix.Blocks[0].Content.RowSums[1] = "01" },
 		"another id":      func(ix *Index) { ix.ID = "b0000001" },
 		"another size":    func(ix *Index) { ix.Dump.Size++ },
 		"another head":    func(ix *Index) { ix.Dump.Head = &Range{Length: 10, SHA256: strings.Repeat("cd", 32)} },
@@ -175,6 +185,11 @@ func TestIndexCheck(t *testing.T) {
 		change(ix)
 		if err := ix.check(m); !errors.Is(err, ErrIntegrity) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for _, bad := range []string{`[1,2]`, `[1,-2,"` + sum + `"]`, `[1,2,"ab"]`, `[4294967296,2,"` + sum + `"]`, `{}`, `[]`, `7`} {
+		if err := json.Unmarshal([]byte(bad), new(IndexObject)); err == nil {
+			t.Errorf("large object %s was taken", bad)
 		}
 	}
 	for n := range raw {
