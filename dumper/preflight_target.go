@@ -17,7 +17,7 @@ import (
 type Lack struct {
 	Kind string // "owner", "grantee", "extension", "tablespace", "collation", "encoding", "database"
 	Name string
-	Cure string // the flag or command that cures it
+	Cure string // what is wrong with it, and the flag or command that cures it
 }
 
 // Target is what the preflight learned about a restore's target.
@@ -169,7 +169,7 @@ func (t *Target) roles(ctx context.Context, tx pgx.Tx, n needs, opts RestoreOpti
 	}
 	actor := opts.Role
 	if actor != "" && !exists[actor] {
-		t.lack("owner", actor, "create the role that --role names")
+		t.lack("owner", actor, "--role names a role that the target does not have: create it")
 		actor = ""
 	}
 	if actor != "" {
@@ -178,12 +178,12 @@ func (t *Target) roles(ctx context.Context, tx pgx.Tx, n needs, opts RestoreOpti
 			return err
 		}
 		if !may {
-			t.lack("owner", actor, "it exists, but whoever connects may not SET ROLE to it: GRANT it, or leave --role away")
+			t.lack("owner", actor, "whoever connects may not SET ROLE to the role that --role names: GRANT it to them, or leave --role away")
 		}
 	}
 	for _, owner := range n.owners {
 		if !exists[owner] {
-			t.lack("owner", owner, "--no-owner, or create the role (--globals)")
+			t.lack("owner", owner, "the target has no such role: pass --no-owner, or create it (--globals)")
 			continue
 		}
 		may, err := t.mayBecome(ctx, tx, actor, owner, privilege)
@@ -191,12 +191,12 @@ func (t *Target) roles(ctx context.Context, tx pgx.Tx, n needs, opts RestoreOpti
 			return err
 		}
 		if !may {
-			t.lack("owner", owner, "it exists, but whoever restores is no member of it and cannot give objects to it: --no-owner, or GRANT it")
+			t.lack("owner", owner, "whoever restores is no member of this role and cannot give objects to it: pass --no-owner, or GRANT it to them")
 		}
 	}
 	for _, g := range n.grantees {
 		if !exists[g] {
-			t.lack("grantee", g, "--no-privileges, or create the role (--globals)")
+			t.lack("grantee", g, "the target has no such role: pass --no-privileges, or create it (--globals)")
 		}
 	}
 	for _, a := range n.acting {
@@ -208,12 +208,12 @@ func (t *Target) roles(ctx context.Context, tx pgx.Tx, n needs, opts RestoreOpti
 			return err
 		}
 		if !may {
-			t.lack("grantee", a, "it exists, but whoever restores is no member of it and cannot alter its default privileges: --no-privileges, or GRANT it")
+			t.lack("grantee", a, "whoever restores is no member of this role and cannot alter its default privileges: pass --no-privileges, or GRANT it to them")
 		}
 	}
 	for _, p := range n.policyRoles {
 		if !exists[p] {
-			t.lack("grantee", p, "create the role (--globals): a policy or user mapping names it")
+			t.lack("grantee", p, "a policy or user mapping names this role, which the target does not have: create it (--globals)")
 		}
 	}
 	return nil
@@ -235,12 +235,12 @@ func (t *Target) catalogues(ctx context.Context, tx pgx.Tx, n needs) error {
 		cure        string
 	}{
 		{"extension", `SELECT name::text FROM pg_available_extensions WHERE name = ANY($1::text[])`, n.extensions,
-			"install the package that holds the extension on the target's server, or restore without the objects that need it"},
+			"the target's server does not offer it: install the package that holds it there, or restore without the objects that need it"},
 		{"tablespace", `SELECT spcname::text FROM pg_tablespace WHERE spcname = ANY($1::text[])`, n.tablespaces,
-			"pass -- --no-tablespaces, or create it (--globals)"},
+			"the target has no such tablespace: pass -- --no-tablespaces, or create it (--globals)"},
 		{"collation", `SELECT collname::text FROM pg_collation WHERE collnamespace = 'pg_catalog'::regnamespace AND collname = ANY($1::text[])
 			AND collencoding IN (-1, (SELECT encoding FROM pg_database WHERE datname = current_database()))`, n.collations,
-			"generate the locale on the target's server and run SELECT pg_import_system_collations('pg_catalog')"},
+			"the target does not know it: generate the locale on its server and run SELECT pg_import_system_collations('pg_catalog')"},
 	} {
 		found, err := column(ctx, tx, check.query, check.names)
 		if err != nil {
@@ -287,7 +287,7 @@ func (t *Target) newDatabase(ctx context.Context, tx pgx.Tx, db *pgarchive.Entry
 		return err
 	}
 	if exists && !opts.Clean && !hasOption(opts.Args, "clean") {
-		t.lack("database", db.Tag.S, "--create makes it, but it exists already: drop it with --clean, or leave --create away")
+		t.lack("database", db.Tag.S, "the target has it already, so --create cannot make it: drop it with --clean, or leave --create away")
 	}
 	set := databaseSettings(db.Defn.S)
 	if enc := set["encoding"]; enc != "" {
@@ -296,12 +296,12 @@ func (t *Target) newDatabase(ctx context.Context, tx pgx.Tx, db *pgarchive.Entry
 			return err
 		}
 		if !known {
-			t.lack("encoding", enc, "create the database with an encoding this server knows and restore without --create")
+			t.lack("encoding", enc, "the target's server does not know it: create the database with an encoding it knows and restore without --create")
 		}
 	}
 	provider := set["locale_provider"]
 	if (provider != "" && t.ServerMajor < 15) || (provider == "builtin" && t.ServerMajor < 17) {
-		t.lack("collation", "provider "+provider, fmt.Sprintf("PostgreSQL %d does not know it: create the database yourself and restore without --create", t.ServerMajor))
+		t.lack("collation", "provider "+provider, fmt.Sprintf("PostgreSQL %d does not know this locale provider: create the database yourself and restore without --create", t.ServerMajor))
 		return nil
 	}
 	if provider != "" && provider != "libc" {
@@ -319,7 +319,7 @@ func (t *Target) newDatabase(ctx context.Context, tx pgx.Tx, db *pgarchive.Entry
 			return err
 		}
 		if !slices.ContainsFunc(known, func(k string) bool { return sameLocale(k, name) }) {
-			t.lack("collation", name, "generate the locale on the target's server and run SELECT pg_import_system_collations('pg_catalog'), or create the database yourself and restore without --create")
+			t.lack("collation", name, "the target does not know it: generate the locale on its server and run SELECT pg_import_system_collations('pg_catalog'), or create the database yourself and restore without --create")
 		}
 	}
 	return nil

@@ -173,8 +173,8 @@ func TestInspectTarget(t *testing.T) {
 		}
 	}
 	for _, l := range inspect(c, RestoreOptions{}).Lacks {
-		if l.Cure == "" {
-			t.Errorf("no cure for %v", l)
+		if wrong, cure, ok := strings.Cut(l.Cure, ": "); !ok || wrong == "" || cure == "" || strings.Contains(wrong, "--") {
+			t.Errorf("%s %q: %s: must say what is wrong, then what to do", l.Kind, l.Name, l.Cure)
 		}
 	}
 	if _, err := Restore(t.Context(), c, realTools(t), bytes.NewReader(archive), RestoreOptions{NoOwner: true, NoPrivileges: true, Tables: []string{"t"}}); err != nil {
@@ -201,7 +201,7 @@ func TestOwnerThatCannotBeGivenTo(t *testing.T) {
 	c := asRole(t, pg, empty, "plain_restorer", "")
 	pg.Exec(t, empty, "GRANT CREATE ON SCHEMA public TO plain_restorer")
 	target, err := InspectTarget(t.Context(), c, head, RestoreOptions{})
-	if err != nil || kinds(target) != "owner:postgres" || !strings.Contains(target.Lacks[0].Cure, "--no-owner") {
+	if err != nil || kinds(target) != "owner:postgres" || !strings.Contains(target.Lacks[0].Cure, "is no member of this role and cannot give objects to it: pass --no-owner") {
 		t.Fatalf("%+v, %v", target, err)
 	}
 	// The preflight is right: pg_restore would fail.
