@@ -19,6 +19,7 @@ type dumpChoice struct {
 	schemasIn, schemasOut string // oids in array notation
 	dataOut               string
 	noData, noUnlogged    bool
+	largeObjects          bool
 	doubt                 string // the option that may leave out more than this knows
 }
 
@@ -31,6 +32,7 @@ var patternOptions = map[string]bool{
 func chooseDumped(ctx context.Context, tx pgx.Tx, args []option) (dumpChoice, error) {
 	oids := map[string][]string{}
 	var d dumpChoice
+	var extensions, wanted, unwanted bool
 	for _, a := range args {
 		switch name := strings.TrimSuffix(a.name, "-and-children"); {
 		case patternOptions[a.name]:
@@ -48,10 +50,18 @@ func chooseDumped(ctx context.Context, tx pgx.Tx, args []option) (dumpChoice, er
 			d.noData = true
 		case a.name == "no-unlogged-table-data":
 			d.noUnlogged = true
+		case a.name == "extension":
+			extensions = true
+		case a.name == "large-objects", a.name == "blobs":
+			wanted = true
+		case a.name == "no-large-objects", a.name == "no-blobs":
+			unwanted = true
 		case a.name == "filter", a.name == "section", !knownDumpOption(a.name):
 			d.doubt = "--" + a.name
 		}
 	}
+	everything := !d.tables && !d.schemas && !extensions
+	d.largeObjects = !d.noData && (wanted || everything && !unwanted)
 	array := func(name string) string { return "'{" + strings.Join(oids[name], ",") + "}'::oid[]" }
 	d.tablesIn, d.tablesOut, d.dataOut = array("table"), array("exclude-table"), array("exclude-table-data")
 	d.schemasIn, d.schemasOut = array("schema"), array("exclude-schema")
@@ -201,4 +211,16 @@ func patternRegexps(pattern string) (schema, name string, ok bool) {
 		return parts[0], parts[1], true
 	}
 	return "", parts[0], true
+}
+
+// unreadableObjects is the condition on pg_largeobject_metadata l under which pg_dump fails
+// on a large object. pg_read_all_data is of no help there.
+func unreadableObjects(major int) string {
+	if major >= 18 {
+		return `NOT has_largeobject_privilege(l.oid, 'SELECT')`
+	}
+	return `current_setting('lo_compat_privileges') = 'off'
+		AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+		AND NOT EXISTS (SELECT FROM aclexplode(coalesce(l.lomacl, acldefault('L', l.lomowner))) a WHERE a.privilege_type = 'SELECT'
+			AND CASE a.grantee WHEN 0 THEN true ELSE pg_has_role(a.grantee, 'USAGE') END)`
 }

@@ -249,8 +249,18 @@ func (s *Source) rights(ctx context.Context, tx pgx.Tx, args []option) error {
 
 func (s *Source) unreadable(ctx context.Context, tx pgx.Tx, dumped dumpChoice) (string, error) {
 	names, n, err := namesOf(ctx, tx, dumpedRelations+dumped.relations()+` AND NOT (has_table_privilege(c.oid, 'SELECT') AND has_schema_privilege(n.oid, 'USAGE'))`)
-	if err != nil || n == 0 {
+	if err != nil {
 		return "", err
+	}
+	if n == 0 && dumped.largeObjects {
+		err := tx.QueryRow(ctx, `SELECT count(*) FROM pg_largeobject_metadata l WHERE `+unreadableObjects(s.ServerMajor)).Scan(&n)
+		if err != nil || n == 0 {
+			return "", err
+		}
+		return fmt.Sprintf("%s cannot read %s (GRANT SELECT ON LARGE OBJECT, dump as their owner, or leave all of them out with -- --no-blobs)", s.conn.User(), counted(n, "large object")), nil
+	}
+	if n == 0 {
+		return "", nil
 	}
 	return fmt.Sprintf("%s cannot read %d of the tables and sequences: %s (GRANT SELECT on them and USAGE on their schemas, pg_read_all_data for everything, or leave them out with -- -T)", s.conn.User(), n, firstFew(names, 5)), nil
 }

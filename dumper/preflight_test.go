@@ -469,3 +469,47 @@ func TestRightsFollowTheSelection(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// pg_dump fails on the first large object that the role may not read, after all tables.
+func TestUnreadableLargeObjects(t *testing.T) {
+	pg := testenv.Postgres(t)
+	clearPGEnv(t)
+	db := pg.CreateDatabase(t)
+	pg.Exec(t, db, "SELECT lo_from_bytea(4711, 'x'); SELECT lo_from_bytea(4712, 'x')")
+	c := asRole(t, pg, db, "lo_reader", "IN ROLE pg_read_all_data")
+	for _, tt := range []struct {
+		setup string
+		args  []string
+		fails string
+	}{
+		{"", nil, "2 large objects"},
+		{"", []string{"-B"}, ""},
+		{"", []string{"--schema-only"}, ""},
+		{"", []string{"-n", "public"}, ""},
+		{"", []string{"-n", "public", "-b"}, "2 large objects"},
+		{"GRANT SELECT ON LARGE OBJECT 4711 TO PUBLIC", nil, "1 large object"},
+		{"GRANT SELECT ON LARGE OBJECT 4712 TO lo_reader", nil, ""},
+	} {
+		if tt.setup != "" {
+			pg.Exec(t, db, tt.setup)
+		}
+		src, err := InspectSource(t.Context(), c, SourceOptions{DumpArgs: tt.args})
+		if err == nil {
+			err = src.Release(t.Context())
+		}
+		if tt.fails == "" && err != nil {
+			t.Errorf("%s, %q: %v", tt.setup, tt.args, err)
+		} else if tt.fails != "" {
+			wantError(t, err, ErrDump, tt.fails, "lo_reader")
+		}
+		d, err := StartDump(t.Context(), c, realTools(t), DumpOptions{Args: tt.args})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = io.Copy(io.Discard, d)
+		_ = d.Close()
+		if (err != nil) != (tt.fails != "") {
+			t.Errorf("%q: pg_dump itself says %v", tt.args, err)
+		}
+	}
+}
