@@ -116,10 +116,14 @@ func (r *restoreRun) intoDatabase(ctx context.Context, found []dumper.Tools) err
 	if err != nil {
 		return err
 	}
-	r.res.Target, r.res.PgTool = r.opts.Conn.String(), tools.Version
+	r.target = r.opts.Conn
+	if name := databaseIn(head); r.opts.Restore.Create && name != "" {
+		r.target = r.target.WithDatabase(name)
+	}
+	r.res.Target, r.res.PgTool = r.target.String(), tools.Version
 	switch {
 	case choice == nil:
-		return r.stream(ctx, tools)
+		return r.stream(ctx, tools, nil)
 	case choice.oneRun == "":
 		return r.parallel(ctx, tools, choice)
 	}
@@ -127,11 +131,21 @@ func (r *restoreRun) intoDatabase(ctx context.Context, found []dumper.Tools) err
 	if choice.selective {
 		return r.streamPart(ctx, tools, choice)
 	}
-	return r.stream(ctx, tools)
+	return r.stream(ctx, tools, choice)
 }
 
-// stream restores the whole dump by one pg_restore.
-func (r *restoreRun) stream(ctx context.Context, tools dumper.Tools) error {
+// stream restores the whole dump by one pg_restore. c is nil for a dump without an
+// index, of which nothing is proved before its last byte.
+func (r *restoreRun) stream(ctx context.Context, tools dumper.Tools, c *choice) error {
+	if c != nil && !r.opts.Restore.SchemaOnly {
+		d, err := newDumpBlocks(c.head, r.res.Manifest.Objects.Dump, r.index, r.dump(), r.progress)
+		if err != nil {
+			return err
+		}
+		if err := d.proveInserts(ctx, c.entries); err != nil {
+			return err
+		}
+	}
 	dump, err := r.openDump(ctx)
 	if err != nil {
 		return err
@@ -144,14 +158,14 @@ func (r *restoreRun) stream(ctx context.Context, tools dumper.Tools) error {
 		return dump.fault(err)
 	}
 	if err != nil {
-		return partial(r.opts.Conn, dump.fault(err), "")
+		return partial(r.target, dump.fault(err), "")
 	}
 	// pg_restore leaves off when it has what it was asked for, and all of that is
 	// proved. Without an index nothing is, before the last byte; and a whole
 	// restore must not miss what follows the end.
 	if r.index == nil || dump.n == r.res.Manifest.Objects.Dump.Size {
 		if err := dump.toEnd(); err != nil {
-			return partial(r.opts.Conn, dump.fault(err), "")
+			return partial(r.target, dump.fault(err), "")
 		}
 	}
 	return nil
@@ -184,7 +198,7 @@ func (r *restoreRun) streamPart(ctx context.Context, tools dumper.Tools, c *choi
 	err = p.feed(ctx, c.entries)
 	r.res.Bytes, r.res.Errors = d.n.Load(), p.errors
 	if err != nil {
-		return partial(r.opts.Conn, err, "")
+		return partial(r.target, err, "")
 	}
 	return nil
 }
@@ -209,7 +223,7 @@ func (r *restoreRun) parallel(ctx context.Context, tools dumper.Tools, c *choice
 	err = p.run(ctx)
 	r.res.Jobs, r.res.Bytes, r.res.Errors = jobs, d.n.Load(), p.errors
 	if err != nil {
-		return partial(p.conn, err, p.state())
+		return partial(r.target, err, p.state())
 	}
 	return nil
 }

@@ -84,6 +84,28 @@ func (d *dumpBlocks) stored(entries []int) (n int64) {
 	return n
 }
 
+// proveInserts reads the blocks of INSERTs once before pg_restore does. A COPY that never
+// sees its end is rolled back; INSERTs are committed one by one, so that holding back
+// the end of their block would come too late.
+func (d *dumpBlocks) proveInserts(ctx context.Context, entries []int) error {
+	for _, i := range entries {
+		e := &d.head.Entries[i]
+		if !e.HadDumper || e.HoldsLargeObjects() || e.CopyStmt.S != "" {
+			continue
+		}
+		r := &provedRange{parts: []pgarchive.ExpectedPart{d.parts[e.DumpID]}, read: func(int) {},
+			open: func(offset, length int64) (io.ReadCloser, error) { return d.source.openRange(ctx, offset, length) }}
+		_, err := io.Copy(io.Discard, r)
+		if closeErr := r.Close(); err == nil {
+			err = closeErr
+		}
+		if err != nil {
+			return storedFault(d.key, err)
+		}
+	}
+	return nil
+}
+
 // archive is an archive of the entries, blocks included.
 func (d *dumpBlocks) archive(ctx context.Context, entries []int) (*partArchive, error) {
 	a := &partArchive{key: d.key}
@@ -252,6 +274,9 @@ func (p *plannedRestore) toc(ctx context.Context, entries []int) error {
 
 // feed runs one pg_restore on an archive of the entries.
 func (p *plannedRestore) feed(ctx context.Context, entries []int) error {
+	if err := p.proveInserts(ctx, entries); err != nil {
+		return err
+	}
 	archive, err := p.archive(ctx, entries)
 	if err != nil {
 		return err

@@ -86,8 +86,9 @@ type restoreRun struct {
 	progress *tracker
 	res      *RestoreResult
 
-	entry Entry
-	index *Index
+	entry  Entry
+	index  *Index
+	target dumper.Conn // what is restored into: with Create, the database it creates
 }
 
 func (r *restoreRun) run(ctx context.Context) error {
