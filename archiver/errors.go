@@ -64,7 +64,7 @@ func (e *LeftoverError) Error() string {
 	}
 	why := oneLine(e.Removal)
 	for _, key := range e.Keys {
-		if !strings.Contains(why, key) {
+		if !strings.Contains(why, key) && !strings.Contains(e.Err.Error(), key) {
 			why += ", " + key
 		}
 	}

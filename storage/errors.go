@@ -3,6 +3,9 @@ package storage
 import (
 	"errors"
 	"io/fs"
+	"strconv"
+	"strings"
+	"unicode"
 )
 
 // Sentinels that callers decide on. Options a store cannot honour are
@@ -13,6 +16,7 @@ var (
 	ErrExist          = kindOf("object exists", fs.ErrExist)
 	ErrPermission     = kindOf("permission denied", fs.ErrPermission)
 	ErrCredentials    = errors.New("credentials missing or refused")
+	ErrInvalidBucket  = kindOf("invalid bucket name", fs.ErrInvalid)
 	ErrLocked         = errors.New("protected by retention or hold")
 	ErrRange          = errors.New("offset beyond the end of the object")
 	ErrIntegrity      = errors.New("content differs from its checksum")
@@ -46,7 +50,7 @@ type Error struct {
 func (e *Error) Error() string {
 	s := e.Op
 	if e.Key != "" {
-		s += " " + e.Key
+		s += " " + legible(e.Key)
 	}
 	switch {
 	case e.Kind == nil:
@@ -55,6 +59,15 @@ func (e *Error) Error() string {
 		return s + ": " + e.Kind.Error()
 	}
 	return s + ": " + e.Kind.Error() + ": " + e.Err.Error()
+}
+
+// legible quotes keys that would break a line or move a cursor: those of other
+// programs' objects.
+func legible(key string) string {
+	if strings.ContainsFunc(key, unicode.IsControl) {
+		return strconv.Quote(key)
+	}
+	return key
 }
 
 // Unwrap gives both the sentinel and the cause.
@@ -77,7 +90,7 @@ type UploadRemainsError struct {
 }
 
 func (e *UploadRemainsError) Error() string {
-	return "the unfinished upload of " + e.Key + " could not be removed (" + e.Err.Error() + "); " + e.Remedy
+	return "the unfinished upload of " + e.Key + " may stay, as removing it failed (" + e.Err.Error() + "); " + e.Remedy
 }
 
 // Unwrap gives the sentinel alone: why a clean-up failed must not change the

@@ -3,6 +3,7 @@ package storage
 import (
 	"fmt"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
@@ -12,7 +13,7 @@ const MaxKey = 900
 
 // CheckKey refuses keys that some store or file system would change, refuse or
 // resolve to another place: empty ones, more than MaxKey bytes, invalid UTF-8,
-// a NUL, and segments that are empty, "." or ".." (so also a leading or
+// control characters, and segments that are empty, "." or ".." (so also a leading or
 // trailing slash). Every driver calls it in Put, Open, Stat and Delete before
 // anything is sent or read; the error is ErrInvalidKey.
 func CheckKey(key string) error {
@@ -23,8 +24,8 @@ func CheckKey(key string) error {
 		return fmt.Errorf("%w: %d bytes, at most %d are allowed", ErrInvalidKey, len(key), MaxKey)
 	case !utf8.ValidString(key):
 		return fmt.Errorf("%w: %q is not UTF-8", ErrInvalidKey, key)
-	case strings.ContainsRune(key, 0):
-		return fmt.Errorf("%w: %q holds a NUL", ErrInvalidKey, key)
+	case strings.ContainsFunc(key, unicode.IsControl):
+		return fmt.Errorf("%w: %q holds a control character", ErrInvalidKey, key)
 	}
 	for segment := range strings.SplitSeq(key, "/") {
 		switch segment {

@@ -124,7 +124,7 @@ func (b *Bucket) lookup(op, key, version string) (fs.FileInfo, error) {
 	info, err := b.root.Lstat(key)
 	switch {
 	case missing(err):
-		return nil, &storage.Error{Op: op, Key: key, Kind: storage.ErrNotExist, Err: err}
+		return nil, &storage.Error{Op: op, Key: key, Kind: storage.ErrNotExist, Err: plain(err)}
 	case err != nil:
 		return nil, failure(op, key, err)
 	case !info.Mode().IsRegular():
@@ -212,8 +212,23 @@ func ended(ctx context.Context, op, key string) error {
 	return &storage.Error{Op: op, Key: key, Err: context.Cause(ctx)}
 }
 
+// plain takes the system call's name and path off an error: "statat" tells
+// nobody anything, and the key stands before it.
+func plain(err error) error {
+	var p *fs.PathError
+	var l *os.LinkError
+	switch {
+	case errors.As(err, &p):
+		return p.Err
+	case errors.As(err, &l):
+		return l.Err
+	}
+	return err
+}
+
 // failure wraps an error of the system with what it means.
 func failure(op, key string, err error) error {
+	err = plain(err)
 	e := &storage.Error{Op: op, Key: key, Err: err}
 	is := func(list ...error) bool {
 		for _, one := range list {
@@ -225,15 +240,15 @@ func failure(op, key string, err error) error {
 	}
 	switch {
 	case is(syscall.ENOSPC, syscall.EDQUOT):
-		e.Kind, e.Err = storage.ErrUnavailable, fmt.Errorf("the disk or the quota is full: %w", err)
+		e.Kind, e.Err = storage.ErrUnavailable, fmt.Errorf("the disk or the quota is full (%w); free some space there, then run it again", err)
 	case is(syscall.EFBIG):
-		e.Kind, e.Err = storage.ErrUnavailable, fmt.Errorf("the file system or a limit (ulimit -f) takes no file of this size: %w", err)
+		e.Kind, e.Err = storage.ErrUnavailable, fmt.Errorf("the file system or a limit (ulimit -f) takes no file of this size (%w); choose another folder or raise the limit", err)
 	case is(syscall.EROFS):
 		e.Kind, e.Err = storage.ErrPermission, fmt.Errorf("the file system is mounted read-only: %w", err)
 	case is(fs.ErrPermission):
 		e.Kind = storage.ErrPermission
 	case is(syscall.EIO, syscall.ESTALE, syscall.ETIMEDOUT, syscall.EHOSTDOWN, syscall.ENODEV, syscall.ENXIO):
-		e.Kind = storage.ErrUnavailable
+		e.Kind, e.Err = storage.ErrUnavailable, fmt.Errorf("%w; check the disk and its mount", err)
 	case is(syscall.ENAMETOOLONG):
 		e.Kind = storage.ErrInvalidKey
 	case is(syscall.ENOTDIR, syscall.EISDIR):

@@ -20,7 +20,7 @@ func (b *Bucket) Open(ctx context.Context, key string, opts storage.OpenOptions)
 	}
 	f, err := b.root.Open(key)
 	if missing(err) {
-		return nil, &storage.Error{Op: "open", Key: key, Kind: storage.ErrNotExist, Err: err}
+		return nil, &storage.Error{Op: "open", Key: key, Kind: storage.ErrNotExist, Err: plain(err)}
 	}
 	if err != nil {
 		return nil, failure("open", key, err)

@@ -25,7 +25,8 @@ var kinds = map[string]error{
 	"NoSuchVersion": storage.ErrNotExist,
 	"NotFound":      storage.ErrNotExist, // HEAD has no body and so no better code
 
-	"NoSuchBucket": storage.ErrBucketNotExist,
+	"NoSuchBucket":      storage.ErrBucketNotExist,
+	"InvalidBucketName": storage.ErrInvalidBucket,
 
 	"PreconditionFailed":         storage.ErrExist, // where Put sends If-None-Match
 	"ConditionalRequestConflict": storage.ErrExist,
@@ -92,6 +93,12 @@ var hints = map[string]string{
 	"InvalidObjectState":           "the object is in an archive tier and has to be thawed first",
 	"XAmzContentChecksumMismatch":  "a store without CRC64NVME needs checksum=md5 in the bucket URL",
 	"InvalidStorageClass":          "the store does not know this storage class",
+	"InvalidBucketName":            "a bucket's name has 3 to 63 lower-case letters, digits, dots and hyphens",
+
+	"QuotaExceeded":                  "free space in the store, or have the quota raised",
+	"XMinioAdminBucketQuotaExceeded": "free space in the store, or have the quota raised",
+	"XMinioStorageFull":              "free space in the store",
+	"StorageFull":                    "free space in the store",
 }
 
 func errorCode(err error) string {

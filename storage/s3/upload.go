@@ -365,6 +365,9 @@ func (u *upload) revoke(ctx context.Context) (found bool, err error) {
 	if err == nil {
 		return found, nil
 	}
+	if ctx.Err() != nil {
+		err = errNoAnswer // all that the end of our own context says
+	}
 	return found, &storage.UploadRemainsError{Key: u.key, Remedy: "`pgstow cleanup` removes it", Err: readable(err)}
 }
 
