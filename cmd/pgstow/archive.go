@@ -18,7 +18,7 @@ func archiveCommand(rt *runtime) *command {
 			usage:  []string{"archive --db URL --to BUCKET [options] [-- pg_dump options]"},
 			client: "pg_dump",
 			text: `
-The archive exists when this command exits 0, and not otherwise: pg_dump has to exit 0, the stream has to be structurally complete and the store has to confirm size and checksum before the manifest is written, which is what makes an archive. Nothing is staged on local disk.
+The archive exists when this command exits 0, and not otherwise: pg_dump has to exit 0, the stream has to be structurally complete and the store has to confirm size and checksum before the manifest is written, which is what makes an archive. (Should only the summary fail to be printed, the archive is stored all the same: the code is 1 and the message says so.) Nothing is staged on local disk.
 
 The stored dump is a stock custom-format archive that pg_restore reads by itself. pg_dump writes it uncompressed, and pgstow compresses it on all processors beside it; meanwhile it counts and hashes the rows of every table, which the archive's index then holds. With --compress pg_dump, pg_dump compresses by itself, in one thread, and pgstow looks on.
 
@@ -132,6 +132,13 @@ func (a *archive) run(ctx context.Context, rt *runtime) error {
 		return fmt.Errorf("archive %s to %s: %w", opts.Conn, a.bucket, err)
 	}
 	meter.stop()
+	if err := a.print(rt, result); err != nil {
+		return fmt.Errorf("archive %s is stored, but its summary could not be printed: %w", result.Manifest.ID, err)
+	}
+	return nil
+}
+
+func (a *archive) print(rt *runtime, result *archiver.ArchiveResult) error {
 	if a.json {
 		return printJSON(rt.out, result)
 	}

@@ -52,6 +52,11 @@ func parseBucketURL(text string) (bucketURL, error) {
 
 func (b bucketURL) open(ctx context.Context, log *slog.Logger) (storage.Bucket, error) {
 	bucket, err := b.opener(ctx, log)
+	if failed, ok := err.(*storage.Error); ok && failed.Op == "open" && failed.Key == "" { //nolint:errorlint // only the outermost one names the bucket
+		named := *failed
+		named.Key = b.name
+		return nil, &named
+	}
 	if err != nil {
 		return nil, fmt.Errorf("open %s: %w", b, err)
 	}

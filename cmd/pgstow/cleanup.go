@@ -99,10 +99,15 @@ func (cl cleanup) print(rt *runtime, result *archiver.CleanupResult) error {
 			return err
 		}
 	}
-	verb := "aborted"
+	verb, n := "aborted", result.Aborted
 	if cl.opts.DryRun {
-		verb = "would abort"
+		verb, n = "would abort", 0
+		for _, u := range result.Uploads {
+			if u.Action == archiver.CleanupWould {
+				n++
+			}
+		}
 	}
-	fmt.Fprintf(rt.err, "pgstow: %s %s of %s, %s\n", verb, counted(result.Aborted, "upload"), fmt.Sprint(len(result.Uploads)), size(result.Bytes))
+	fmt.Fprintf(rt.err, "pgstow: %s %s of %s, %s\n", verb, counted(n, "upload"), fmt.Sprint(len(result.Uploads)), size(result.Bytes))
 	return nil
 }

@@ -91,12 +91,12 @@ func exitCode(ctx context.Context, err error) int {
 	case err == nil:
 		return exitOK
 	case errors.As(context.Cause(ctx), &signal):
-		if errors.As(err, &leftover) {
+		if errors.As(err, &leftover) || is(storage.ErrUnknownOutcome, storage.ErrUploadRemains) {
 			return exitStorage // not a clean abort
 		}
 		return exitSignal + int(signal.signal)
 	case errors.As(err, &usage), is(archiver.ErrUsage, archiver.ErrAmbiguous, archiver.ErrFormat,
-		dumper.ErrConnInfo, dumper.ErrUsage, errors.ErrUnsupported):
+		dumper.ErrConnInfo, dumper.ErrUsage, errors.ErrUnsupported, storage.ErrInvalidBucket):
 		return exitUsage
 	case is(archiver.ErrIntegrity, storage.ErrIntegrity):
 		return exitIntegrity
@@ -131,20 +131,29 @@ var hints = []struct {
 	{storage.ErrStalled, "pg_dump was ended so that no snapshot stays open: check the store, then run it again"},
 	{storage.ErrUnavailable, "check the network and the endpoint, then run it again"},
 	{archiver.ErrNoArchive, "`pgstow list` shows what there is"},
-	{archiver.ErrAmbiguous, "give more characters of the id, or --name"},
 	{archiver.ErrFormat, "read it with that version or a later one"},
 	{archiver.ErrIntegrity, "do not rely on this archive: make another one, and keep this one for an inquiry"},
 	{dumper.ErrPooler, "connect to the database directly, or give --allow-pooler if you know better"},
 	{dumper.ErrVersion, "install the client programs of the server's major version, or name them with --pg-bin"},
 	{dumper.ErrTargetInUse, "restore into an empty database, or choose --clean --if-exists or --into-nonempty"},
-	{dumper.ErrConnect, "check host, port, user and password; `pgstow doctor --db URL` looks closer"},
+	{dumper.ErrConnect, "check host, port, user and password"},
+}
+
+// hasCure tells texts that say themselves what to do.
+func hasCure(text string) bool {
+	for _, mark := range []string{"; ", "(check ", "(is the server "} {
+		if strings.Contains(text, mark) {
+			return true
+		}
+	}
+	return false
 }
 
 // advice completes the one line that text is.
 func (rt *runtime) advice(err error, text string) string {
 	var usage usageError
 	switch {
-	case strings.Contains(text, "; "):
+	case hasCure(text), rt.line.command == "doctor": // whose table holds the advice
 		return ""
 	case errors.As(err, &usage) && rt.line.command != "":
 		return "; see `pgstow " + rt.line.command + " --help`"

@@ -36,6 +36,7 @@ func TestExitCode(t *testing.T) {
 		{&archiver.AmbiguousError{Ref: "k"}, 2},
 		{fmt.Errorf("%w: pgstow/2", archiver.ErrFormat), 2},
 		{put(errors.ErrUnsupported), 2},
+		{put(storage.ErrInvalidBucket), 2},
 		{dumper.ErrConnect, 10},
 		{dumper.ErrPooler, 10},
 		{dumper.ErrVersion, 10},
@@ -81,6 +82,9 @@ func TestExitCodeOfAnInterruption(t *testing.T) {
 			{&storage.Error{Op: "put", Err: context.Cause(ctx)}, want},
 			{fmt.Errorf("%w: terminated", dumper.ErrDump), want},
 			{&archiver.LeftoverError{Err: context.Cause(ctx), Removal: errors.New("denied")}, exitStorage},
+			{&archiver.LeftoverError{Err: context.Cause(ctx), Keys: []string{"k"}}, exitStorage},
+			{fmt.Errorf("%w: %w", context.Cause(ctx), storage.ErrUnknownOutcome), exitStorage},
+			{fmt.Errorf("%w: %w", context.Cause(ctx), &storage.UploadRemainsError{Key: "k", Err: errors.New("dead")}), exitStorage},
 		}
 		for _, tt := range tests {
 			if got := exitCode(ctx, tt.err); got != tt.want {
@@ -104,6 +108,10 @@ func TestReportError(t *testing.T) {
 		{"one cure is enough", "pgstow: no such archive: k; look there\n", fmt.Errorf("%w: k; look there", archiver.ErrNoArchive)},
 		{"a store that passes on what its source said", "pgstow: store dump: read the source: pg_dump failed\n",
 			fmt.Errorf("store dump: %w", &storage.Error{Op: "put", Key: "k", Err: fmt.Errorf("read the source: %w", dumper.ErrDump)})},
+		{"a hint in brackets is one", "pgstow: cannot connect to x: no (check the password)\n",
+			fmt.Errorf("%w to x: no (check the password)", dumper.ErrConnect)},
+		{"an ambiguous id", "pgstow: ambiguous archive reference \"k\": give more of one: a (l, 0001-01-01T00:00:00Z)\n",
+			&archiver.AmbiguousError{Ref: "k", Reason: "give more of one", Matches: []archiver.Entry{{ID: "a", Label: "l"}}}},
 		{"usage", "pgstow: no; see `pgstow --help`\n", usagef("no")},
 	}
 	for _, tt := range tests {

@@ -2,6 +2,8 @@ package testenv
 
 import (
 	"context"
+	"sync"
+	"syscall"
 	"testing"
 
 	"github.com/pgstow/pgstow/internal/testenv/server"
@@ -84,6 +86,15 @@ func (s *S3) NewBucket(t testing.TB, opts BucketOptions) string {
 func (s *S3) Kill(t testing.TB) {
 	t.Helper()
 	must(t, s.S3.Kill())
+}
+
+// Freeze stops a private server (SIGSTOP) until thaw or the test's end.
+func (s *S3) Freeze(t testing.TB) (thaw func()) {
+	t.Helper()
+	must(t, s.Signal(syscall.SIGSTOP))
+	thaw = sync.OnceFunc(func() { must(t, s.Signal(syscall.SIGCONT)) })
+	t.Cleanup(thaw)
+	return thaw
 }
 
 // Start starts a killed server on its old port and data.

@@ -42,6 +42,42 @@ func TestSignal(t *testing.T) {
 	}
 }
 
+// A signal while the store is dead ends everything within ten seconds too, and
+// what stays is told: it is no clean abort.
+func TestSignalWithoutStore(t *testing.T) {
+	for name, die := range map[string]func(*testenv.S3, *testing.T) (back func()){
+		"killed": func(s *testenv.S3, t *testing.T) func() {
+			s.Kill(t)
+			return func() { s.Start(t) }
+		},
+		"stopped": func(s *testenv.S3, t *testing.T) func() { return s.Freeze(t) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := testenv.NewVersityGW(t, testenv.S3Options{})
+			w := newWorld(t, testenv.Postgres(t), store, 64)
+			p := w.inMidDump()
+			back := die(store, t)
+			p.signal(syscall.SIGINT)
+			if code := p.wait(10 * time.Second); code != 11 {
+				t.Errorf("exit code %d, want 11", code)
+			}
+			t.Logf("%s", p.stderr.String())
+			p.says("interrupted")
+			p.says("pgstow cleanup")
+			p.says("list --incomplete")
+			w.noSessions()
+			back()
+			w.nothingListed()
+			// A stopped store does what it had been sent when it goes on.
+			if name == "killed" && len(w.uploads()) == 0 {
+				t.Error("nothing stays: the text is wrong")
+			}
+			run(t, w.env, 0, "cleanup", "--older-than", "0s", "--bucket", w.direct)
+			w.noUploads()
+		})
+	}
+}
+
 // The second signal does not wait for a clean abort.
 func TestSecondSignalKills(t *testing.T) {
 	t.Parallel()

@@ -218,6 +218,10 @@ func (s *S3) Kill() error {
 	return err
 }
 
+// Signal sends the server a signal: SIGSTOP makes it take connections and
+// answer nothing, until SIGCONT.
+func (s *S3) Signal(sig syscall.Signal) error { return s.proc.cmd.Process.Signal(sig) }
+
 // Start starts a killed server on its old port and data.
 func (s *S3) Start(ctx context.Context) error {
 	if s.proc.alive() {
