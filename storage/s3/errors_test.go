@@ -169,3 +169,19 @@ func TestRetentionIsChecked(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestInvalidBucketName is a mistake of the caller's, not the store's failure.
+func TestInvalidBucketName(t *testing.T) {
+	s := newStub(t)
+	s.script = func(w http.ResponseWriter, _ *http.Request, _ string, _ int) bool {
+		fail(w, 400, "InvalidBucketName", "The specified bucket is not valid.")
+		return true
+	}
+	b, err := Open(t.Context(), s.config())
+	if err == nil {
+		_, err = b.Stat(t.Context(), "k", "")
+	}
+	if !errors.Is(err, storage.ErrInvalidBucket) || !strings.Contains(err.Error(), "lower-case") {
+		t.Errorf("error is %v", err)
+	}
+}
