@@ -6,7 +6,7 @@ VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 LINT := .tools/bin/golangci-lint
 # How many packages are tested at once; the timeout is for one package.
 TEST_P ?= 2
-TEST_TIMEOUT ?= 10m
+TEST_TIMEOUT ?= 20m
 FUZZTIME ?= 60s
 
 # The same for build and tests: everything is compiled once.
