@@ -94,64 +94,33 @@ func (c Config) withDefaults() (Config, error) {
 
 func roundUp(n int) int { return (n + chunkUnit - 1) / chunkUnit * chunkUnit }
 
+// credentialChain is where credentials come from, for messages.
+const credentialChain = "Application Default Credentials"
+
 func checkEndpoint(endpoint string) error {
-	u, err := url.Parse(endpoint)
-	switch {
-	case err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "":
-		return errors.New("endpoint is not of the form https://host or http://host:port")
-	case u.User != nil:
-		return errors.New("endpoint must not hold credentials; Application Default Credentials supply them")
-	case u.Path != "" || u.RawQuery != "" || u.Fragment != "":
-		return errors.New("endpoint must not hold a path, a query or a fragment")
+	if err := storage.CheckEndpoint(endpoint, credentialChain); err != nil {
+		return err
+	}
+	if u, err := url.Parse(endpoint); err != nil || u.Path != "" {
+		return errors.New("endpoint must not hold a path")
 	}
 	return nil
 }
 
-// ParseURL takes apart gs://bucket/prefix?endpoint=. The prefix is empty or
-// ends in "/". Unknown, repeated and malformed parameters are refused, and so
-// is a URL that carries credentials; no message shows the URL itself.
+// ParseURL takes apart gs://bucket/prefix?endpoint=, as
+// storage.ParseBucketURL does.
 func ParseURL(raw string) (cfg Config, prefix string, err error) {
-	u, err := url.Parse(raw)
+	u, err := storage.ParseBucketURL(raw, "gs", credentialChain, "endpoint")
 	if err != nil {
-		// url.Error quotes its input, which may hold a misplaced secret.
-		return Config{}, "", errors.New("gs URL: not of the form gs://bucket/prefix?parameter=value")
+		return Config{}, "", err
 	}
-	switch {
-	case u.Scheme != "gs":
-		return Config{}, "", fmt.Errorf("gs URL: scheme is %q, not gs", u.Scheme)
-	case u.User != nil:
-		return Config{}, "", errors.New("gs URL: holds credentials; leave them to Application Default Credentials")
-	case u.Host == "" || u.Opaque != "":
-		return Config{}, "", errors.New("gs URL: no bucket named: gs://bucket/prefix")
-	case strings.Contains(u.Host, ":"):
-		return Config{}, "", errors.New("gs URL: the bucket's place holds a port; name the server with ?endpoint=http://host:port")
-	case u.Fragment != "":
-		return Config{}, "", errors.New("gs URL: has a fragment (#...)")
-	}
-	cfg.Bucket = u.Host
-	prefix = strings.TrimPrefix(u.Path, "/")
-	if prefix != "" && !strings.HasSuffix(prefix, "/") {
-		prefix += "/"
-	}
-	query, err := url.ParseQuery(u.RawQuery)
-	if err != nil {
-		return Config{}, "", errors.New("gs URL: malformed parameters")
-	}
-	for name, values := range query {
-		switch {
-		case name != "endpoint":
-			return Config{}, "", fmt.Errorf("gs URL: unknown parameter %q; known is endpoint", name)
-		case len(values) > 1:
-			return Config{}, "", fmt.Errorf("gs URL: parameter %s is given %d times", name, len(values))
-		}
-		if cfg.Endpoint = strings.TrimSuffix(values[0], "/"); cfg.Endpoint == "" {
-			continue
-		}
+	cfg = Config{Bucket: u.Bucket, Endpoint: strings.TrimSuffix(u.Params["endpoint"], "/")}
+	if cfg.Endpoint != "" {
 		if err := checkEndpoint(cfg.Endpoint); err != nil {
 			return Config{}, "", fmt.Errorf("gs URL: %w", err)
 		}
 	}
-	return cfg, prefix, nil
+	return cfg, u.Prefix, nil
 }
 
 // Bucket is one bucket of Google Cloud Storage.

@@ -7,14 +7,13 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
-	"net/url"
 	"os"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
+
+	"github.com/pgstow/pgstow/storage"
 )
 
 const (
@@ -134,76 +133,36 @@ func checkEndpoint(endpoint string) error {
 	if endpoint == "" {
 		return nil
 	}
-	u, err := url.Parse(endpoint)
-	switch {
-	case err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "":
-		return errors.New("endpoint is not of the form https://host or http://host:port")
-	case u.User != nil:
-		return errors.New("endpoint must not hold credentials; the AWS credential chain supplies them")
-	case u.RawQuery != "" || u.Fragment != "":
-		return errors.New("endpoint must not hold a query or a fragment")
-	}
-	return nil
+	return storage.CheckEndpoint(endpoint, credentialChain)
 }
+
+// credentialChain is where credentials come from, for messages.
+const credentialChain = "the AWS credential chain (environment, profile, role)"
 
 // urlParameters are the parameters that ParseURL knows, in the order of its
 // messages.
 var urlParameters = []string{"region", "endpoint", "path_style", "uniform_parts", "checksum", "max_parts"}
 
 // ParseURL takes apart s3://bucket/prefix?region=&endpoint=&path_style=true&
-// uniform_parts=true&checksum=md5&max_parts=N. The prefix is empty or ends in
-// "/". Unknown, repeated and malformed parameters are refused, and so is a URL
-// that carries credentials; no message shows the URL itself.
+// uniform_parts=true&checksum=md5&max_parts=N, as storage.ParseBucketURL does.
 func ParseURL(raw string) (cfg Config, prefix string, err error) {
-	u, err := url.Parse(raw)
+	u, err := storage.ParseBucketURL(raw, "s3", credentialChain, urlParameters...)
 	if err != nil {
-		// url.Error quotes its input, which may hold a misplaced secret.
-		return Config{}, "", errors.New("s3 URL: not of the form s3://bucket/prefix?parameter=value")
+		return Config{}, "", err
 	}
-	switch {
-	case u.Scheme != "s3":
-		return Config{}, "", fmt.Errorf("s3 URL: scheme is %q, not s3", u.Scheme)
-	case u.User != nil:
-		return Config{}, "", errors.New("s3 URL: holds credentials; leave them to the AWS credential chain (environment, profile, role)")
-	case u.Host == "" || u.Opaque != "":
-		return Config{}, "", errors.New("s3 URL: no bucket named: s3://bucket/prefix")
-	case strings.Contains(u.Host, ":"):
-		return Config{}, "", errors.New("s3 URL: the bucket's place holds a port; name the server with ?endpoint=http://host:port")
-	case u.Fragment != "":
-		return Config{}, "", errors.New("s3 URL: has a fragment (#...)")
-	}
-	cfg.Bucket = u.Host
-	prefix = strings.TrimPrefix(u.Path, "/")
-	if prefix != "" && !strings.HasSuffix(prefix, "/") {
-		prefix += "/"
-	}
-	query, err := url.ParseQuery(u.RawQuery)
-	if err != nil {
-		return Config{}, "", errors.New("s3 URL: malformed parameters")
-	}
-	for name, values := range query {
-		if err := cfg.setParameter(name, values); err != nil {
+	cfg.Bucket = u.Bucket
+	for name, value := range u.Params {
+		if err := cfg.setParameter(name, value); err != nil {
 			return Config{}, "", fmt.Errorf("s3 URL: %w", err)
 		}
 	}
 	if _, err := cfg.withDefaults(); err != nil {
 		return Config{}, "", fmt.Errorf("s3 URL: %w", err)
 	}
-	return cfg, prefix, nil
+	return cfg, u.Prefix, nil
 }
 
-func (c *Config) setParameter(name string, values []string) error {
-	if !slices.Contains(urlParameters, name) {
-		return fmt.Errorf("unknown parameter %q; known are %s", name, strings.Join(urlParameters, ", "))
-	}
-	if len(values) > 1 {
-		return fmt.Errorf("parameter %s is given %d times", name, len(values))
-	}
-	value := values[0]
-	// region= stands for the default, as in a template that was not filled in.
-	if value == "" {
-		return nil
-	}
+func (c *Config) setParameter(name, value string) error {
 	var err error
 	switch name {
 	case "region":
