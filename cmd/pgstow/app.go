@@ -56,7 +56,7 @@ func dispatch(ctx context.Context, argv []string, rt *runtime) error {
 func newProgram(rt *runtime) *program {
 	prog := &program{App: &cli.App{
 		Name:            "pgstow",
-		Usage:           "PostgreSQL dumps into S3, GCS or a folder and back, whole or absent",
+		Usage:           "PostgreSQL dumps to S3, GCS or folders and back: whole or absent",
 		HideVersion:     true, // "version" is a command
 		HideHelpCommand: true, // permute understands "help"
 		Writer:          rt.out,

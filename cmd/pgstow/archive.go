@@ -32,7 +32,7 @@ Options behind "--" go to pg_dump; those that would change the stream (-F -f -j 
 					"pgstow archive --db service=orders --to gs://acme-archives/pg/ \\\n" +
 						"    -- --exclude-table-data=audit.events --exclude-table-data=cache"},
 				{"As fast as it goes, for any version of pg_restore:",
-					"pgstow archive --db service=orders --to gs://acme-archives/pg/ --compress gzip:1"},
+					"pgstow archive --db service=orders --to gs://acme-archives/pg/ \\\n    --compress gzip:1"},
 				{"Into a folder, under a label of its own, the id for a script:",
 					"pgstow archive --db service=lab --to file:///srv/archives --name lab \\\n" +
 						"    --json | jq -r .manifest.id"},

@@ -17,7 +17,7 @@ func cleanupCommand(rt *runtime) *command {
 A run that was killed outright leaves the parts it had sent, which nobody lists and everybody pays for. This aborts such uploads below the bucket's prefix, only under keys that pgstow makes, and only those whose newest part is older than --older-than, so that running archives are spared. It removes no archive.`,
 			examples: []example{
 				{"See first, then do it:",
-					"pgstow cleanup --bucket 's3://acme-archives/pg/?region=eu-central-1' --dry-run\n" +
+					"pgstow cleanup --bucket 's3://acme-archives/pg/?region=eu-central-1' \\\n    --dry-run\n" +
 						"pgstow cleanup --bucket 's3://acme-archives/pg/?region=eu-central-1'"},
 			},
 			exits: []int{exitStorage, exitNotFound},

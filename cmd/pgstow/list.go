@@ -20,7 +20,7 @@ One listing of the bucket, oldest archive first; manifests are read with --long 
 			examples: []example{
 				{"All archives:", "pgstow list --from 's3://acme-archives/pg/?region=eu-central-1'"},
 				{"The newest id of a label, for a script:",
-					"pgstow list --from gs://acme-archives/pg/ --name orders --json | jq -r '.[-1].id'"},
+					"pgstow list --from gs://acme-archives/pg/ --name orders --json | \\\n    jq -r '.[-1].id'"},
 				{"What failed runs left behind:", "pgstow list --from gs://acme-archives/pg/ --incomplete"},
 			},
 			exits: []int{exitStorage, exitNotFound},

@@ -22,7 +22,7 @@ Reads the manifest, checks the index against it, and prints both: what the archi
 				{"Everything in the dump, as pg_restore -l lists it:",
 					"pgstow show --from gs://acme-archives/pg/ k7m2q9xd --toc"},
 				{"Row counts and content hashes, for a script:",
-					"pgstow show --from gs://acme-archives/pg/ k7m2q9xd --json | jq .index.blocks"},
+					"pgstow show --from gs://acme-archives/pg/ k7m2q9xd --json | \\\n    jq .index.blocks"},
 			},
 			exits: []int{exitStorage, exitNotFound, exitIntegrity},
 		},
