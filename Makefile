@@ -24,8 +24,8 @@ build: ## bin/pgstow, a static binary
 demo: ## archive a sample database into a local S3 server and restore it
 	@internal/testenv/tools.sh demo
 	@[ -x bin/pgstow ] || echo 'building pgstow (minutes the first time, seconds later)'
-	@$(MAKE) --no-print-directory -s build
-	@go build -o bin/demo ./internal/demo
+	@export GOTMPDIR=$$(mktemp -d); trap 'rm -rf "$$GOTMPDIR"' EXIT; trap 'exit 130' INT TERM HUP; \
+	  $(MAKE) --no-print-directory -s build; go build -o bin/demo ./internal/demo
 	@exec bin/demo $(if $(KEEP),-keep)
 
 test: tools lint build ## everything CI runs: tools, lint, build and all tests

@@ -43,7 +43,7 @@ tool() {
       echo "building $name $version (once, then cached)"
       tmp=$(mktemp -d "$cache/tmp.XXXXXX")
       trap 'rm -rf "$tmp"' EXIT
-      GOBIN="$tmp" GOFLAGS=-buildvcs=false CGO_ENABLED=0 go install "$pkg@$version"
+      GOBIN="$tmp" GOTMPDIR="$tmp" GOFLAGS=-buildvcs=false CGO_ENABLED=0 go install "$pkg@$version"
       mkdir -p "$dir"
       mv "$tmp/$built" "$dir/$name"
     ) 9>"$cache/$name.lock"
