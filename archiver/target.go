@@ -75,8 +75,12 @@ func checkEmpty(o targetOptions, t *dumper.Target) error {
 	if t.UserTables == 0 || o.intoNonempty || o.restore.Clean || o.restore.Create {
 		return nil
 	}
-	return fmt.Errorf("%w: %s holds %d user tables (%s); restore into an empty database, or use --clean --if-exists to replace them or --into-nonempty to add to them",
-		dumper.ErrTargetInUse, o.conn.String(), t.UserTables, someOf(t.UserTableNames, t.UserTables))
+	noun := "user tables"
+	if t.UserTables == 1 {
+		noun = "user table"
+	}
+	return fmt.Errorf("%w: %s holds %d %s (%s); restore into an empty database, or use --clean --if-exists to replace them or --into-nonempty to add to them",
+		dumper.ErrTargetInUse, o.conn.String(), t.UserTables, noun, someOf(t.UserTableNames, t.UserTables))
 }
 
 // someOf lists the names that are known of n things.

@@ -185,7 +185,13 @@ func (r *restore) print(rt *runtime, result *archiver.RestoreResult) error {
 	t.row("id", m.ID)
 	t.row("label", m.Label)
 	t.row("archived", utc(m.Started))
-	t.row("dump", fmt.Sprintf("%s, %s", size(result.Bytes), contents(m.Totals)))
+	o := r.opts.Restore
+	if r.output == "" && (len(o.Tables) > 0 || len(o.Schemas) > 0 || o.SchemaOnly) {
+		// The archive's totals would be those of what was left out, too.
+		t.row("read", fmt.Sprintf("%s of %s", size(result.Bytes), size(m.Totals.Bytes)))
+	} else {
+		t.row("dump", fmt.Sprintf("%s, %s", size(result.Bytes), contents(m.Totals)))
+	}
 	if r.output != "" {
 		t.row("file", r.output)
 		return t.flush()

@@ -20,6 +20,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 	"github.com/aws/aws-sdk-go-v2/service/sts"
+	"github.com/aws/smithy-go/logging"
 	smithyhttp "github.com/aws/smithy-go/transport/http"
 
 	"github.com/pgstow/pgstow/storage"
@@ -131,6 +132,7 @@ func (b *Bucket) load(ctx context.Context) (aws.Config, error) {
 	}
 	options := []func(*config.LoadOptions) error{
 		config.WithHTTPClient(client),
+		config.WithLogger(logging.Nop{}), // it would write to standard error; what matters comes back as an error
 		config.WithCredentialsCacheOptions(func(o *aws.CredentialsCacheOptions) { o.ExpiryWindow = 5 * time.Minute }),
 	}
 	if b.cfg.Profile != "" {
@@ -264,7 +266,7 @@ func (b *Bucket) checkCredentials(ctx context.Context) error {
 	if err == nil || ctx.Err() != nil {
 		return err
 	}
-	what := "no AWS credentials found: set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run under a role"
+	what := "no AWS credentials found; set AWS_PROFILE, or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run under a role"
 	if b.cfg.RoleARN != "" {
 		what = "cannot assume role " + b.cfg.RoleARN
 	} else if b.cfg.Profile != "" {
