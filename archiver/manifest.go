@@ -76,6 +76,8 @@ type Manifest struct {
 	Globals        string `json:"globals"`
 	GlobalsReason  string `json:"globals_reason,omitempty"`
 	ReadBack       string `json:"read_back"`
+	// Kept is nil in archives made before there were policies.
+	Kept *Kept `json:"kept,omitempty"`
 
 	Objects  Objects  `json:"objects"`
 	Totals   Totals   `json:"totals"`

@@ -86,7 +86,8 @@ type PutOptions struct {
 	StorageClass string
 	Retention    Retention
 	LegalHold    bool
-	CustomTime   time.Time // GCS only, others refuse it
+	Encryption   Encryption
+	CustomTime   time.Time // only where Capabilities.CustomTime
 
 	// Progress, when set, is called whenever the numbers change, from one
 	// goroutine at a time; it must return quickly. See GuardStall.
@@ -148,8 +149,24 @@ type Object struct {
 	StorageClass string
 	Retention    Retention
 	LegalHold    bool
+	Encryption   Encryption
 	CustomTime   time.Time
+	Thaw         Thaw
+	// Denied names what these credentials may not see: the fields of it are
+	// zero, and say nothing.
+	Denied []Attribute
 }
+
+// Attribute is something about an object for which stores have rights of their
+// own.
+type Attribute string
+
+// The attributes that Stat may be denied.
+const (
+	AttributeRetention Attribute = "retention"
+	AttributeLegalHold Attribute = "legal hold"
+	AttributeTags      Attribute = "tags"
+)
 
 // Checksum is the store's checksum over a whole object.
 type Checksum struct {
@@ -165,5 +182,21 @@ type Capabilities struct {
 	LegalHold    bool
 	Tags         bool
 	StorageClass bool
-	MaxObject    int64 // bytes, 0 unknown
+	Encryption   bool // PutOptions.Encryption works, in some mode
+	CustomTime   bool // PutOptions.CustomTime works
+	// DefaultRetention is what the bucket gives to objects that ask for none:
+	// its mode, and for how long after their creation. It is a floor, explicit
+	// retention may only be longer.
+	DefaultRetention DefaultRetention
+	// Unprobed names what could not be asked for want of a right: the fields of
+	// it are false, and the creating request settles them.
+	Unprobed  []string
+	MaxObject int64 // bytes, 0 unknown
+}
+
+// DefaultRetention is a bucket's own retention for new objects.
+type DefaultRetention struct {
+	Mode        LockMode
+	Days, Years int           // S3: one of them
+	Period      time.Duration // GCS: the bucket's retention policy
 }

@@ -24,6 +24,12 @@ var (
 	ErrUnknownOutcome = errors.New("outcome unknown")
 	ErrStalled        = errors.New("store accepts no data")
 	ErrInvalidKey     = kindOf("invalid key", fs.ErrInvalid)
+	// ErrCold: the object lies in a class that has to be thawed first.
+	ErrCold = errors.New("in a cold class, to be thawed before it can be read")
+	// ErrThawTier: the object's class does not have this tier, or not now.
+	ErrThawTier = errors.New("this tier is not to be had")
+	// ErrChanged: somebody else changed it between reading and writing.
+	ErrChanged = errors.New("changed meanwhile by somebody else")
 	// ErrUploadRemains: a failed Put could not remove what it had sent. The key
 	// is in an *UploadRemainsError.
 	ErrUploadRemains = errors.New("an unfinished upload stays")

@@ -33,6 +33,12 @@ type RetentionSetter interface {
 	SetLegalHold(ctx context.Context, key, version string, on bool) error
 }
 
+// CustomTimeSetter is implemented by drivers whose stores expire objects by a
+// time of the writer's. It moves forward only: an earlier one is ErrLocked.
+type CustomTimeSetter interface {
+	SetCustomTime(ctx context.Context, key, version string, at time.Time) error
+}
+
 // Uploads lists unfinished uploads, or yields errors.ErrUnsupported.
 func Uploads(ctx context.Context, b Bucket, prefix string) iter.Seq2[Upload, error] {
 	if s, ok := b.(UploadSweeper); ok {
@@ -61,6 +67,14 @@ func SetRetention(ctx context.Context, b Bucket, key, version string, r Retentio
 func SetLegalHold(ctx context.Context, b Bucket, key, version string, on bool) error {
 	if s, ok := b.(RetentionSetter); ok {
 		return s.SetLegalHold(ctx, key, version, on)
+	}
+	return errors.ErrUnsupported
+}
+
+// SetCustomTime moves the custom time of one object version forward.
+func SetCustomTime(ctx context.Context, b Bucket, key, version string, at time.Time) error {
+	if s, ok := b.(CustomTimeSetter); ok {
+		return s.SetCustomTime(ctx, key, version, at)
 	}
 	return errors.ErrUnsupported
 }

@@ -6,6 +6,7 @@ import (
 	"io"
 	"iter"
 	"strings"
+	"time"
 )
 
 // Prefixed is the part of b whose keys start with prefix, as a bucket of its
@@ -29,8 +30,10 @@ type prefixed struct {
 }
 
 var (
-	_ UploadSweeper   = (*prefixed)(nil)
-	_ RetentionSetter = (*prefixed)(nil)
+	_ UploadSweeper    = (*prefixed)(nil)
+	_ RetentionSetter  = (*prefixed)(nil)
+	_ CustomTimeSetter = (*prefixed)(nil)
+	_ Thawer           = (*prefixed)(nil)
 )
 
 // full checks the relative key first, so that the message shows what the
@@ -154,6 +157,22 @@ func (p *prefixed) SetLegalHold(ctx context.Context, key, version string, on boo
 		return err
 	}
 	return p.relative(SetLegalHold(ctx, p.inner, full, version, on))
+}
+
+func (p *prefixed) SetCustomTime(ctx context.Context, key, version string, at time.Time) error {
+	full, err := p.full("set custom time", key)
+	if err != nil {
+		return err
+	}
+	return p.relative(SetCustomTime(ctx, p.inner, full, version, at))
+}
+
+func (p *prefixed) Thaw(ctx context.Context, key, version string, opts ThawOptions) error {
+	full, err := p.full("thaw", key)
+	if err != nil {
+		return err
+	}
+	return p.relative(StartThaw(ctx, p.inner, full, version, opts))
 }
 
 // prefixedBody makes errors in mid-body relative too.

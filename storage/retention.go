@@ -24,3 +24,47 @@ type Retention struct {
 
 // IsZero reports whether no retention is asked for or set.
 func (r Retention) IsZero() bool { return r.Mode == LockNone }
+
+// Covers reports whether r protects at least as firmly and as long as want.
+func (r Retention) Covers(want Retention) bool {
+	if want.IsZero() {
+		return true
+	}
+	return r.strength() >= want.strength() && !r.Until.Before(want.Until)
+}
+
+func (r Retention) strength() int {
+	switch r.Mode {
+	case Compliance:
+		return 2
+	case Governance:
+		return 1
+	}
+	return 0
+}
+
+// EncryptionMode is who keeps the key of encryption at the store's side.
+type EncryptionMode string
+
+const (
+	// EncryptionDefault asks for nothing: what the bucket does by itself.
+	EncryptionDefault EncryptionMode = ""
+	// EncryptionStore is a key of the store's own: S3's SSE-S3. GCS encrypts
+	// so in any case and refuses to be asked.
+	EncryptionStore EncryptionMode = "s3"
+	// EncryptionKMS is a key in the provider's key service: S3's SSE-KMS, GCS's
+	// customer-managed keys.
+	EncryptionKMS EncryptionMode = "kms"
+)
+
+// Encryption at the store's side.
+type Encryption struct {
+	Mode EncryptionMode
+	// Key names the KMS key: id, ARN or alias on S3, where "" is the account's
+	// own; the resource name projects/P/locations/L/keyRings/R/cryptoKeys/K on
+	// GCS, which has no default.
+	Key string
+}
+
+// IsZero reports whether nothing is asked for or shown.
+func (e Encryption) IsZero() bool { return e == Encryption{} }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"reflect"
 	"strings"
 	"sync"
 	"testing/iotest"
@@ -35,7 +36,7 @@ func putChecks() []check {
 }
 
 func capabilities(c *suite) {
-	if got := c.bucket.Capabilities(); got != c.h.Want {
+	if got := c.bucket.Capabilities(); !reflect.DeepEqual(got, c.h.Want) {
 		c.Errorf("the bucket reports %+v, expected %+v", got, c.h.Want)
 	}
 }
