@@ -23,8 +23,16 @@ type ArchiveOptions struct {
 	Conn   dumper.Conn
 	// Name is the label; "" takes DefaultLabel of host and database.
 	Name string
-	// Policy is the first segment of the key; "" is DefaultPolicy.
-	Policy string
+	// Policy says how the archive is kept; the zero value asks for nothing
+	// beyond what the bucket does by itself.
+	Policy Policy
+	// MaxKeep is the longest compliance lock; zero is DefaultMaxKeep.
+	MaxKeep Period
+	// RequireReadBack makes it an error when the store does not show what it
+	// was asked to keep.
+	RequireReadBack bool
+	// AllowNoEvidence lets a policy with a lock take a dump without evidence.
+	AllowNoEvidence bool
 	// NoGlobals leaves roles and tablespaces out.
 	NoGlobals bool
 	// PGBin is the only directory in which client programs are looked for; ""
@@ -38,7 +46,7 @@ type ArchiveOptions struct {
 	// processor.
 	Jobs int
 	// VerifyCompression undoes the compression of everything right after it
-	// was done, and compares.
+	// was done, and compares. A policy with a lock does so in any case.
 	VerifyCompression bool
 	// StallTimeout ends the archive when the store accepts no byte for so
 	// long; 0 is DefaultStallTimeout, less than 0 never ends it.
@@ -100,6 +108,7 @@ type archiveRun struct {
 	src      *dumper.Source
 	tools    dumper.Tools
 	packing  packing
+	keeper   *keeper
 	dir      Dir
 	manifest *Manifest
 	objects  []IndexObject             // large objects, complete with the stream's end
@@ -111,8 +120,8 @@ func newArchiveRun(opts ArchiveOptions) *archiveRun {
 	if opts.Now == nil {
 		opts.Now = time.Now
 	}
-	if opts.Policy == "" {
-		opts.Policy = DefaultPolicy
+	if opts.Policy.Lock != storage.LockNone {
+		opts.VerifyCompression = true // nobody can take a damaged one away
 	}
 	if opts.Pgstow == "" {
 		opts.Pgstow = "unknown"
@@ -125,10 +134,15 @@ func newArchiveRun(opts ArchiveOptions) *archiveRun {
 }
 
 func (r *archiveRun) run(ctx context.Context) (*ArchiveResult, error) {
-	for _, s := range []string{r.opts.Policy, cmp.Or(r.opts.Name, DefaultPolicy)} {
-		if err := CheckLabel(s); err != nil {
-			return nil, err
-		}
+	if err := CheckLabel(cmp.Or(r.opts.Name, DefaultPolicy)); err != nil {
+		return nil, err
+	}
+	var err error
+	if r.keeper, err = newKeeper(r.opts.Bucket, r.opts.Policy, r.opts.MaxKeep, r.opts.RequireReadBack, r.opts.Now()); err != nil {
+		return nil, err
+	}
+	if r.lockWantsEvidence() && dumper.DumpsInserts(r.opts.DumpArgs) {
+		return nil, noEvidence("pg_dump would write INSERT statements")
 	}
 	r.progress.phase(PhasePreflight)
 	src, tools, err := inspectSource(ctx, sourceOptions{
@@ -159,7 +173,7 @@ func (r *archiveRun) begin() error {
 	if label == "" {
 		label = DefaultLabel(r.opts.Conn.Host(), r.src.Database)
 	}
-	dir, err := NewDir(r.opts.Policy, label, started)
+	dir, err := NewDir(r.opts.Policy.segment(), label, started)
 	if err != nil {
 		return err
 	}
@@ -194,10 +208,13 @@ func (r *archiveRun) storeDump(ctx context.Context) (*dumpStream, error) {
 	})
 	stream.weigh = func(head *pgarchive.Head) *tableMeter { return newTableMeter(head, r.src) }
 	reader := uploadReader{stream}
-	put := storage.PutOptions{
+	put, err := r.keeper.options(DumpName, storage.PutOptions{
 		ContentType:  "application/octet-stream",
 		SizeEstimate: r.estimate(),
 		Progress:     progress,
+	}, r.manifest.Started)
+	if err != nil {
+		return nil, err
 	}
 	if deferred {
 		put.Head = &storage.DeferredHead{Size: reader.headSize, Bytes: reader.headBytes}
@@ -212,6 +229,7 @@ func (r *archiveRun) storeDump(ctx context.Context) (*dumpStream, error) {
 	if err != nil {
 		return nil, causeOf(guarded, stream.blame(err))
 	}
+	r.keeper.note(key, DumpName, o.Version, put)
 	r.progress.phase(PhaseCommit)
 	so := stream.storedObject(key, o)
 	r.manifest.Objects.Dump = so
@@ -245,11 +263,15 @@ func (r *archiveRun) startDump(ctx context.Context) (dumpSource, func() error, e
 	head, err := packer.Head()
 	switch {
 	case errors.Is(err, pgarchive.ErrUnknownVersion):
+		head = nil
 		r.unchecked(err)
 	case err != nil:
 		return nil, nil, errors.Join(sourceFault(err), end())
 	default:
 		r.describe(head)
+	}
+	if err := r.wantEvidence(head); err != nil {
+		return nil, nil, errors.Join(err, end())
 	}
 	// pg_dump has its own transaction by now.
 	releaseSnapshot(ctx, r.src, r.log)

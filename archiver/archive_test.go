@@ -408,7 +408,7 @@ func TestArchiveRefusesBeforeItStarts(t *testing.T) {
 		want error
 	}{
 		"a label":           {ArchiveOptions{Conn: conn, Name: "a/b"}, ErrUsage},
-		"a policy":          {ArchiveOptions{Conn: conn, Policy: ".."}, ErrUsage},
+		"a policy":          {ArchiveOptions{Conn: conn, Policy: Policy{Name: ".."}}, ErrUsage},
 		"a pg_dump option":  {ArchiveOptions{Conn: conn, DumpArgs: []string{"--format=plain"}}, dumper.ErrUsage},
 		"another database":  {ArchiveOptions{Conn: conn.WithDatabase("not_there")}, dumper.ErrConnect},
 		"a missing program": {ArchiveOptions{Conn: conn, PGBin: t.TempDir()}, dumper.ErrVersion},

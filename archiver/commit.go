@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/pgstow/pgstow/storage"
@@ -53,7 +54,7 @@ func (r *archiveRun) noteStored(key string, o storage.Object, err error) {
 // storeSmall stores an object from memory and compares what the store made of it.
 func (r *archiveRun) storeSmall(ctx context.Context, name string, data []byte, contentType string) (*StoredObject, error) {
 	key := r.dir.Key(name)
-	o, err := r.putSmall(ctx, key, data, contentType)
+	o, err := r.putSmall(ctx, name, data, contentType)
 	r.noteStored(key, o, err)
 	if err != nil {
 		return nil, err
@@ -62,11 +63,16 @@ func (r *archiveRun) storeSmall(ctx context.Context, name string, data []byte, c
 	return so, r.readBack(ctx, so, o)
 }
 
-func (r *archiveRun) putSmall(ctx context.Context, key string, data []byte, contentType string) (storage.Object, error) {
+func (r *archiveRun) putSmall(ctx context.Context, name string, data []byte, contentType string) (storage.Object, error) {
 	guarded, progress, stop := storage.GuardStall(ctx, r.stall, nil)
 	defer stop()
-	o, err := storage.PutBytes(guarded, r.opts.Bucket, key, data,
-		storage.PutOptions{ContentType: contentType, Progress: progress})
+	put, err := r.keeper.options(name, storage.PutOptions{ContentType: contentType, Progress: progress}, r.opts.Now())
+	if err != nil {
+		return storage.Object{}, err
+	}
+	key := r.dir.Key(name)
+	o, err := storage.PutBytes(guarded, r.opts.Bucket, key, data, put)
+	r.keeper.note(key, name, o.Version, put)
 	return o, causeOf(guarded, err)
 }
 
@@ -78,6 +84,9 @@ func (r *archiveRun) readBack(ctx context.Context, so *StoredObject, put storage
 	got, err := r.opts.Bucket.Stat(ctx, so.Key, put.Version)
 	switch {
 	case errors.Is(err, storage.ErrPermission):
+		if err := r.keeper.refusal(so.Key, err); err != nil {
+			return err
+		}
 		r.manifest.ReadBack = ReadBackDenied
 		got = put
 	case errors.Is(err, storage.ErrNotExist):
@@ -93,8 +102,10 @@ func (r *archiveRun) readBack(ctx context.Context, so *StoredObject, put storage
 	case so.Checksum != nil && got.Checksum != (storage.Checksum{}) && got.Checksum != *so.Checksum:
 		return integrity("%s has checksum %s %s in the store, %s %s was written", so.Key,
 			got.Checksum.Algorithm, got.Checksum.Value, so.Checksum.Algorithm, so.Checksum.Value)
+	case err != nil:
+		return nil // nothing more was shown
 	}
-	return nil
+	return r.keeper.compare(so.Key, got)
 }
 
 // bounded caps a request without a body, retries included.
@@ -110,13 +121,15 @@ func (r *archiveRun) commit(ctx context.Context) (*ArchiveResult, error) {
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
-	r.manifest.Finished = r.opts.Now().UTC().Truncate(time.Millisecond)
+	if err := r.keep(ctx); err != nil {
+		return nil, err
+	}
 	raw, err := r.manifest.encode()
 	if err != nil {
 		return nil, err
 	}
 	key := r.dir.Key(ManifestName)
-	o, err := r.putSmall(ctx, key, raw, "application/json")
+	o, err := r.putSmall(ctx, ManifestName, raw, "application/json")
 	switch {
 	case errors.Is(err, storage.ErrUnknownOutcome):
 		if o, err = r.settleManifest(ctx, key, raw, err); err != nil {
@@ -130,6 +143,27 @@ func (r *archiveRun) commit(ctx context.Context) (*ArchiveResult, error) {
 	r.noteStored(key, o, nil)
 	res := &ArchiveResult{Manifest: r.manifest, ManifestSHA256: hexSum(raw), Warnings: slices.Clone(r.manifest.Warnings)}
 	return res, r.readBackManifest(ctx, key, o.Version, raw, res)
+}
+
+// keep ends what is said in the manifest about how the archive is kept: locks
+// are counted from the end of the run.
+func (r *archiveRun) keep(ctx context.Context) error {
+	r.manifest.Finished = r.opts.Now().UTC().Truncate(time.Millisecond)
+	bounded, cancel := r.bounded(ctx)
+	defer cancel()
+	warning, err := r.keeper.extend(bounded, r.manifest.Finished)
+	if err != nil {
+		return causeOf(bounded, err)
+	}
+	if warning != "" {
+		r.warn(warning)
+	}
+	r.manifest.Kept = r.keeper.kept(r.manifest.Finished)
+	if denied := r.manifest.Kept.Denied; len(denied) > 0 {
+		r.manifest.ReadBack = ReadBackDenied
+		r.warn(fmt.Sprintf("not read back for want of a right: %s", joined(denied)))
+	}
+	return nil
 }
 
 const (
@@ -177,7 +211,7 @@ func (r *archiveRun) settleManifest(ctx context.Context, key string, raw []byte,
 	defer cancel()
 	o, err := r.opts.Bucket.Stat(ctx, key, "")
 	if errors.Is(err, storage.ErrNotExist) && !over {
-		o, err = r.putSmall(ctx, key, raw, "application/json")
+		o, err = r.putSmall(ctx, ManifestName, raw, "application/json")
 		if errors.Is(err, storage.ErrExist) {
 			o, err = r.opts.Bucket.Stat(ctx, key, "")
 		}
@@ -201,13 +235,32 @@ func (r *archiveRun) readBackManifest(ctx context.Context, key, version string, 
 	case errors.Is(err, ErrIntegrity) || errors.Is(err, storage.ErrIntegrity):
 		return fmt.Errorf("read back manifest: %w", err)
 	case err != nil:
-		text := "the manifest is stored but could not be read back: " + oneLine(causeOf(ctx, err))
-		r.log.Warn(text)
-		res.ReadBack, res.Warnings = ReadBackUnavailable, append(res.Warnings, text)
+		r.notReadBack(res, causeOf(ctx, err))
 	case !bytes.Equal(got, raw):
 		return integrity("manifest %s differs from what was written", key)
 	default:
 		res.ReadBack = ReadBackDone
+		return r.compareManifest(ctx, key, version, res)
+	}
+	return nil
+}
+
+func (r *archiveRun) notReadBack(res *ArchiveResult, err error) {
+	text := "the manifest is stored but could not be read back: " + oneLine(err)
+	r.log.Warn(text)
+	res.ReadBack, res.Warnings = ReadBackUnavailable, append(res.Warnings, text)
+}
+
+// compareManifest wants the manifest to be kept like what it describes.
+func (r *archiveRun) compareManifest(ctx context.Context, key, version string, res *ArchiveResult) error {
+	o, err := r.opts.Bucket.Stat(ctx, key, version)
+	switch {
+	case errors.Is(err, storage.ErrPermission):
+		res.ReadBack = ReadBackDenied
+	case err != nil:
+		r.notReadBack(res, causeOf(ctx, err))
+	default:
+		return r.keeper.compare(key, o)
 	}
 	return nil
 }
@@ -276,4 +329,15 @@ func (r *archiveRun) remove(ctx context.Context, s storedKey) error {
 		return err
 	}
 	return b.Delete(ctx, s.key, o.Version)
+}
+
+func joined[S ~string](names []S) string {
+	var b strings.Builder
+	for i, n := range names {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		b.WriteString(string(n))
+	}
+	return b.String()
 }

@@ -69,8 +69,11 @@ type Kept struct {
 	// zero without a lock.
 	RetainUntil time.Time `json:"retain_until,omitzero"`
 	// Stored is what was read back, the weakest of all objects of the archive
-	// but the manifest; nil where Manifest.ReadBack is ReadBackDenied.
+	// but the manifest; nil where nothing could be read back.
 	Stored *Protection `json:"stored,omitempty"`
+	// Denied names what was asked for and could not be read back: of that, Stored
+	// says nothing.
+	Denied []storage.Attribute `json:"denied,omitempty"`
 }
 
 // Protection is how a store shows an object to be protected.

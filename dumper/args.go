@@ -96,6 +96,15 @@ func CheckDumpArgs(args []string) error {
 	return err
 }
 
+// DumpsInserts reports whether the pg_dump options make data INSERT statements.
+// What CheckDumpArgs refuses does not.
+func DumpsInserts(args []string) bool {
+	opts, _ := dumpOptions.parse(args)
+	return slices.ContainsFunc(opts, func(o option) bool {
+		return slices.Contains([]string{"inserts", "column-inserts", "attribute-inserts", "rows-per-insert"}, o.name)
+	})
+}
+
 // CheckRestoreArgs is the same for pg_restore.
 func CheckRestoreArgs(args []string) error {
 	_, err := restoreOptions.parse(args)

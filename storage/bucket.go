@@ -176,25 +176,26 @@ type Checksum struct {
 
 // Capabilities is what a bucket can do. Unknown is false.
 type Capabilities struct {
-	Versions     bool // old versions are kept and can be read
-	DeferredHead bool // PutOptions.Head works
-	ObjectLock   bool // PutOptions.Retention with either mode works
-	LegalHold    bool
-	Tags         bool
-	StorageClass bool
-	Encryption   bool // PutOptions.Encryption works, in some mode
-	CustomTime   bool // PutOptions.CustomTime works
-	// DefaultRetention is what the bucket gives to objects that ask for none:
-	// its mode, and for how long after their creation. It is a floor, explicit
-	// retention may only be longer.
+	Versions         bool // old versions are kept and can be read
+	DeferredHead     bool // PutOptions.Head works
+	ObjectLock       bool // PutOptions.Retention with either mode works
+	LegalHold        bool
+	Tags             bool
+	StorageClass     bool
+	Encryption       bool // PutOptions.Encryption works, in some mode
+	CustomTime       bool // PutOptions.CustomTime works
 	DefaultRetention DefaultRetention
 	// Unprobed names what could not be asked for want of a right: the fields of
 	// it are false, and the creating request settles them.
-	Unprobed  []string
+	Unprobed []string
+	// ClockSkew is how far this machine's clock is ahead of the store's, as the
+	// probe saw it; 0 is none or unknown.
+	ClockSkew time.Duration
 	MaxObject int64 // bytes, 0 unknown
 }
 
-// DefaultRetention is a bucket's own retention for new objects.
+// DefaultRetention is a bucket's own retention for new objects. On S3 one that is
+// asked for replaces it, even with less; on GCS both hold.
 type DefaultRetention struct {
 	Mode        LockMode
 	Days, Years int           // S3: one of them

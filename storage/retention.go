@@ -68,3 +68,24 @@ type Encryption struct {
 
 // IsZero reports whether nothing is asked for or shown.
 func (e Encryption) IsZero() bool { return e == Encryption{} }
+
+// From is what a bucket with this default gives to an object created at t; zero
+// where the default is none, or comes on top of what is asked for (GCS).
+func (d DefaultRetention) From(t time.Time) Retention {
+	if d.Mode == LockNone || d.Days == 0 && d.Years == 0 {
+		return Retention{}
+	}
+	return Retention{Mode: d.Mode, Until: t.UTC().AddDate(d.Years, 0, d.Days)}
+}
+
+// Covers reports whether e is what want asks for. Stores spell keys in other
+// ways than they were asked for: an ARN for an id, with a version behind it.
+func (e Encryption) Covers(want Encryption) bool {
+	switch {
+	case want.IsZero():
+		return true
+	case e.Mode != want.Mode:
+		return false
+	}
+	return want.Key == "" || e.Key == want.Key
+}

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/dustin/go-humanize"
@@ -149,9 +150,37 @@ func (a *archive) print(rt *runtime, result *archiver.ArchiveResult) error {
 	t.row("dump", fmt.Sprintf("%s, %s", size(m.Objects.Dump.Size), contents(m.Totals)))
 	t.row("evidence", withReason(m.Evidence, m.EvidenceReason))
 	t.row("globals", m.Globals)
+	if kept := keptText(m.Kept); kept != "" {
+		wrapped(t, "kept", kept)
+		t.row("read back", m.ReadBack)
+	}
 	t.row("took", m.Finished.Sub(m.Started).Round(time.Second/10).String())
 	t.row("manifest", a.bucket.key(m.Key))
 	return t.flush()
+}
+
+// keptText says in words what a policy asked for, "" for nothing.
+func keptText(k *archiver.Kept) string {
+	if k == nil || k.IsZero() {
+		return ""
+	}
+	var parts []string
+	switch {
+	case k.Lock != "":
+		parts = append(parts, fmt.Sprintf("%s lock until %s", k.Lock, utc(k.RetainUntil)))
+	case !k.KeepUntil.IsZero():
+		parts = append(parts, "until "+utc(k.KeepUntil)+", not locked")
+	}
+	if k.LegalHold {
+		parts = append(parts, "legal hold")
+	}
+	if k.StorageClass != "" {
+		parts = append(parts, "class "+k.StorageClass)
+	}
+	if k.Encryption.Mode != "" {
+		parts = append(parts, "sse "+string(k.Encryption.Mode))
+	}
+	return strings.Join(parts, ", ")
 }
 
 // contents says in words what a dump holds.
