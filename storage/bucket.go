@@ -12,7 +12,9 @@ import (
 // concurrent use.
 type Bucket interface {
 	// Put creates key from r's bytes and returns the object as the store
-	// confirmed it: size and checksum compared, never assumed.
+	// confirmed it: size and checksum compared, never assumed. Whether it is
+	// kept, tagged and encrypted as asked is shown by Stat alone: a store may
+	// drop what it accepted.
 	//
 	// Put commits when r returns a bare io.EOF (compared with ==) and on
 	// nothing else. Any other read error, a wrapped EOF and
@@ -44,7 +46,8 @@ type Bucket interface {
 	Open(ctx context.Context, key string, opts OpenOptions) (io.ReadCloser, error)
 
 	// Stat describes one version of key ("" is the newest), its metadata,
-	// retention, hold and checksums included as far as the store shows them.
+	// retention, hold and checksums included as far as the store shows them;
+	// what it does not show these credentials is named in Object.Denied.
 	Stat(ctx context.Context, key, version string) (Object, error)
 
 	// List yields objects in the lexical order of their keys (bytes). Pages
@@ -82,7 +85,7 @@ type PutOptions struct {
 
 	ContentType  string
 	Metadata     map[string]string // keys: lower-case ASCII letters, digits, "-"
-	Tags         map[string]string
+	Tags         map[string]string // as CheckTags has them
 	StorageClass string
 	Retention    Retention
 	LegalHold    bool
@@ -147,11 +150,13 @@ type Object struct {
 	Metadata     map[string]string
 	Tags         map[string]string
 	StorageClass string
-	Retention    Retention
-	LegalHold    bool
-	Encryption   Encryption
-	CustomTime   time.Time
-	Thaw         Thaw
+	// Retention and LegalHold are what keeps the object, its own or, where the
+	// store tells, the bucket's for it. A passed Until keeps nothing.
+	Retention  Retention
+	LegalHold  bool
+	Encryption Encryption
+	CustomTime time.Time
+	Thaw       Thaw
 	// Denied names what these credentials may not see: the fields of it are
 	// zero, and say nothing.
 	Denied []Attribute
@@ -197,6 +202,8 @@ type Capabilities struct {
 // DefaultRetention is a bucket's own retention for new objects. On S3 one that is
 // asked for replaces it, even with less; on GCS both hold.
 type DefaultRetention struct {
+	// Mode is, on GCS, Compliance for a locked retention policy of the bucket
+	// and Governance for one that can still be removed.
 	Mode        LockMode
 	Days, Years int           // S3: one of them
 	Period      time.Duration // GCS: the bucket's retention policy
