@@ -279,6 +279,9 @@ func (s *Server) serveRewrite(w http.ResponseWriter, r *http.Request, rt route, 
 		meta = *given
 	}
 	meta.Name, meta.Bucket = target.object, ""
+	// "If not specified, the object is encrypted with the destination bucket's
+	// default". https://cloud.google.com/storage/docs/json_api/v1/objects/rewrite
+	meta.KMSKeyName = rt.query.Get("destinationKmsKeyName")
 	if given == nil || given.Retention == nil {
 		meta.Retention = nil
 	}

@@ -28,6 +28,7 @@ type metadata struct {
 	EventBasedHold     *bool             `json:"eventBasedHold"`
 	Metadata           map[string]string `json:"metadata"`
 	Retention          *retention        `json:"retention"`
+	KMSKeyName         string            `json:"kmsKeyName"` // with its version once stored
 }
 
 // retention: https://cloud.google.com/storage/docs/object-lock
@@ -87,8 +88,11 @@ func (o *object) resource(b *bucket) map[string]any {
 	if !o.deleted.IsZero() {
 		r["timeDeleted"] = stamp(o.deleted)
 	}
-	if until, ok := o.bucketRetention(b); ok {
+	if until := o.keptUntil(b); !until.IsZero() {
 		r["retentionExpirationTime"] = stamp(until)
+	}
+	if o.KMSKeyName != "" {
+		r["kmsKeyName"] = o.KMSKeyName
 	}
 	return r
 }
@@ -134,6 +138,9 @@ func (s *Server) checkMetadata(b *bucket, m *metadata, who Permissions) *apiErro
 	}
 	if total > 8<<10 { // https://cloud.google.com/storage/quotas#objects
 		return badRequest("The metadata is too large: %d bytes, the maximum is 8192", total)
+	}
+	if err := s.checkKMSKey(b, m); err != nil {
+		return err
 	}
 	if m.EventBasedHold == nil && b.flag("defaultEventBasedHold") {
 		hold := true
@@ -182,6 +189,18 @@ func (o *object) bucketRetention(b *bucket) (time.Time, bool) {
 	return from.Add(period), true
 }
 
+// keptUntil is "the earliest time that the object can be deleted, which depends
+// on any retention configuration set for the object and any retention policy set
+// for the bucket"; zero for none.
+// https://cloud.google.com/storage/docs/json_api/v1/objects#resource
+func (o *object) keptUntil(b *bucket) time.Time {
+	until, _ := o.bucketRetention(b)
+	if o.Retention != nil && o.Retention.RetainUntilTime.After(until) {
+		until = o.Retention.RetainUntilTime
+	}
+	return until
+}
+
 // kept is 403 while a hold or a retention forbids to remove the object for
 // good. archive asks only whether it may become noncurrent: retention allows
 // that, holds do not.
@@ -207,11 +226,7 @@ func (s *Server) kept(b *bucket, o *object, archive bool) *apiError {
 	if archive {
 		return nil
 	}
-	until, _ := o.bucketRetention(b)
-	if o.Retention != nil && o.Retention.RetainUntilTime.After(until) {
-		until = o.Retention.RetainUntilTime
-	}
-	if s.now().Before(until) {
+	if until := o.keptUntil(b); s.now().Before(until) {
 		return &apiError{
 			code: http.StatusForbidden, reason: "retentionPolicyNotMet", xmlCode: "RetentionPolicyNotMet",
 			message: fmt.Sprintf("Object '%s/%s' is subject to bucket's retention policy or object retention and cannot be deleted or overwritten until %s", b.name, o.Name, until.Format(time.RFC3339Nano)),

@@ -60,7 +60,7 @@ func (s *Server) serveStart(w http.ResponseWriter, r *http.Request, rt route, wh
 			return badRequest("Parse Error: %v", err)
 		}
 	}
-	if err := nameFromQuery(&u.meta, rt); err != nil {
+	if err := fromQuery(&u.meta, rt); err != nil {
 		return err
 	}
 	if u.meta.ContentType == "" {

@@ -34,6 +34,9 @@ type Options struct {
 	// Tokens maps bearer tokens to what their holders may do. When it is set,
 	// a request without a known token is 401.
 	Tokens map[string]Permissions
+	// KMSKeys are the Cloud KMS keys that the project's service agent may use,
+	// by resource name, with the number of their primary version.
+	KMSKeys map[string]int
 	// Now is the server's clock, time.Now when nil.
 	Now func() time.Time
 }

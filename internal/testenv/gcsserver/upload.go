@@ -31,7 +31,7 @@ func (s *Server) serveInsert(w http.ResponseWriter, r *http.Request, rt route, w
 	default:
 		return badRequest("Invalid uploadType %q", rt.query.Get("uploadType"))
 	}
-	if err := nameFromQuery(&meta, rt); err != nil {
+	if err := fromQuery(&meta, rt); err != nil {
 		return err
 	}
 	pre, err := parsePreconditions(rt.query.Get)
@@ -114,15 +114,20 @@ func (m *relatedMedia) Read(p []byte) (int, error) {
 	return n, io.EOF
 }
 
-// nameFromQuery: the name comes in the metadata or as a parameter, and the two
+// fromQuery: the name comes in the metadata or as a parameter, and the two
 // must agree.
-func nameFromQuery(meta *metadata, rt route) *apiError {
+func fromQuery(meta *metadata, rt route) *apiError {
 	name := rt.query.Get("name")
 	if name != "" && meta.Name != "" && name != meta.Name {
 		return badRequest("Value '%s' in content does not agree with value '%s'.", meta.Name, name)
 	}
 	if meta.Name == "" {
 		meta.Name = name
+	}
+	// "Overrides the object metadata's kms_key_name value, if any."
+	// https://cloud.google.com/storage/docs/json_api/v1/objects/insert
+	if key := rt.query.Get("kmsKeyName"); key != "" {
+		meta.KMSKeyName = key
 	}
 	return nil
 }

@@ -86,6 +86,9 @@ func (h *Home) StartVersityGW(ctx context.Context, opts S3Options) (*S3, error) 
 	return s, s.launch(ctx)
 }
 
+// MinIOKey is the one key of MinIO's key service, and its default.
+const MinIOKey = "test-key"
+
 // StartMinIO starts MinIO: lifecycle rules, tiers, encryption, users; it cannot
 // list multipart uploads by prefix.
 func (h *Home) StartMinIO(ctx context.Context, opts S3Options) (*S3, error) {
@@ -112,7 +115,7 @@ func (h *Home) StartMinIO(ctx context.Context, opts S3Options) (*S3, error) {
 			},
 			env: append([]string{
 				"MINIO_ROOT_USER=" + s.AccessKey, "MINIO_ROOT_PASSWORD=" + s.SecretKey, "MINIO_REGION=" + s.Region,
-				"MINIO_CI_CD=1", "MINIO_UPDATE=off", "MINIO_BROWSER=off", "MINIO_KMS_SECRET_KEY=test-key:" + kms,
+				"MINIO_CI_CD=1", "MINIO_UPDATE=off", "MINIO_BROWSER=off", "MINIO_KMS_SECRET_KEY=" + MinIOKey + ":" + kms,
 			}, opts.Env...),
 			dir: s.Dir, log: s.LogFile, quit: syscall.SIGKILL,
 		}
