@@ -71,12 +71,14 @@ func TestConformance(t *testing.T) {
 			return Open(t.Context(), Config{Dir: filepath.Join(t.TempDir(), "missing")})
 		},
 		Without: map[storagetest.Hook]string{
-			storagetest.HookCut:            "a file has no connection",
-			storagetest.HookFreeze:         "a write into a file system that hangs cannot be interrupted",
-			storagetest.HookReceived:       "a file has no connection",
-			storagetest.HookBadCredentials: "a folder asks for none",
-			storagetest.HookUnreachable:    "a folder has no server",
-			storagetest.HookDenied:         "tested with another user in a process of its own, see TestDenied",
+			storagetest.HookCut:              "a file has no connection",
+			storagetest.HookFreeze:           "a write into a file system that hangs cannot be interrupted",
+			storagetest.HookReceived:         "a file has no connection",
+			storagetest.HookBadCredentials:   "a folder asks for none",
+			storagetest.HookUnreachable:      "a folder has no server",
+			storagetest.HookBlind:            "a folder has no protection that could be hidden",
+			storagetest.HookDefaultRetention: "a folder keeps nothing",
+			storagetest.HookDenied:           "tested with another user in a process of its own, see TestDenied",
 		},
 		Quirks: map[string]string{
 			"keys/object and folder": "x is a file or a folder, not both",

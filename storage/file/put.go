@@ -51,6 +51,8 @@ func checkOptions(key string, opts storage.PutOptions) error {
 		what = "tags"
 	case !opts.CustomTime.IsZero():
 		what = "a custom time"
+	case !opts.Encryption.IsZero():
+		what = "encryption at its own side"
 	default:
 		return nil
 	}

@@ -137,8 +137,9 @@ type Bucket struct {
 }
 
 var (
-	_ storage.Bucket          = (*Bucket)(nil)
-	_ storage.RetentionSetter = (*Bucket)(nil)
+	_ storage.Bucket           = (*Bucket)(nil)
+	_ storage.RetentionSetter  = (*Bucket)(nil)
+	_ storage.CustomTimeSetter = (*Bucket)(nil)
 )
 
 // Open connects to a bucket and reads its settings. When that is denied, the
@@ -220,7 +221,7 @@ func (b *Bucket) connect(ctx context.Context) ([]option.ClientOption, error) {
 // probe reads what the bucket can do.
 func (b *Bucket) probe(ctx context.Context) error {
 	b.caps = storage.Capabilities{
-		LegalHold: true, Tags: true, StorageClass: true, MaxObject: maxObject,
+		LegalHold: true, Tags: true, StorageClass: true, Encryption: true, CustomTime: true, MaxObject: maxObject,
 	}
 	ctx, cancel := b.bounded(ctx)
 	defer cancel()
@@ -229,10 +230,17 @@ func (b *Bucket) probe(ctx context.Context) error {
 		b.caps.Versions = attrs.VersioningEnabled
 		b.caps.ObjectLock = attrs.ObjectRetentionMode == "Enabled"
 		b.retentionKnown = true
+		if policy := attrs.RetentionPolicy; policy != nil && policy.RetentionPeriod > 0 {
+			b.caps.DefaultRetention = storage.DefaultRetention{Mode: storage.Governance, Period: policy.RetentionPeriod}
+			if policy.IsLocked {
+				b.caps.DefaultRetention.Mode = storage.Compliance
+			}
+		}
 		return nil
 	}
 	err = b.fail(ctx, "open", "", err)
 	if errors.Is(err, storage.ErrPermission) {
+		b.caps.Unprobed = []string{"storage.buckets.get"}
 		b.cfg.Log.Debug("bucket settings are not readable", "bucket", b.cfg.Bucket, "error", err)
 		return nil
 	}
@@ -245,7 +253,11 @@ func (b *Bucket) bounded(ctx context.Context) (context.Context, context.CancelFu
 }
 
 // Capabilities tells what the bucket can do.
-func (b *Bucket) Capabilities() storage.Capabilities { return b.caps }
+func (b *Bucket) Capabilities() storage.Capabilities {
+	caps := b.caps
+	caps.Unprobed = slices.Clone(caps.Unprobed)
+	return caps
+}
 
 // Close releases connections.
 func (b *Bucket) Close() error {

@@ -86,13 +86,26 @@ func (s *strict) leftovers(testing.TB) []string {
 }
 
 func (s *strict) harness() storagetest.Harness {
-	token := func(text string) oauth2.TokenSource {
-		return oauth2.StaticTokenSource(&oauth2.Token{AccessToken: text})
-	}
+	token := staticToken
 	return storagetest.Harness{
-		PartSize: testChunk, Checksum: "CRC32C", Metadata: true, CustomTime: true, StorageClass: "NEARLINE",
+		PartSize: testChunk, Checksum: "CRC32C", Metadata: true, StorageClass: "NEARLINE",
 		Want: storage.Capabilities{
-			Versions: true, ObjectLock: true, LegalHold: true, Tags: true, StorageClass: true, MaxObject: maxObject,
+			Versions: true, ObjectLock: true, LegalHold: true, Tags: true, StorageClass: true,
+			Encryption: true, CustomTime: true, MaxObject: maxObject,
+		},
+		Encryption:        []storage.Encryption{{Mode: storage.EncryptionKMS, Key: testKMSKey}},
+		EncryptionRefused: []storage.Encryption{{Mode: storage.EncryptionStore}, {Mode: storage.EncryptionKMS}, {Key: testKMSKey}},
+		DefaultRetention: func(t testing.TB) (storage.Bucket, storage.DefaultRetention) {
+			cfg := s.quick(s.bucketWith(t, map[string]any{
+				"versioning": map[string]any{"enabled": true}, "objectRetention": map[string]any{"mode": "Enabled"},
+				"retentionPolicy": map[string]any{"retentionPeriod": "3600"},
+			}))
+			cfg.tokens = token("owner")
+			b, err := opened(Open(t.Context(), cfg))
+			if err != nil {
+				t.Fatal(err)
+			}
+			return b, storage.DefaultRetention{Mode: storage.Governance, Period: time.Hour}
 		},
 		Open: func(t testing.TB) *storagetest.Store {
 			cfg := s.quick(s.bucket(t))
@@ -133,6 +146,7 @@ func (s *strict) harness() storagetest.Harness {
 		},
 		Without: map[storagetest.Hook]string{
 			storagetest.HookMemory: "the server keeps its objects in the test's own heap",
+			storagetest.HookBlind:  "all of an object's attributes come with storage.objects.get",
 		},
 	}
 }
@@ -145,16 +159,24 @@ func opened(b *Bucket, err error) (storage.Bucket, error) {
 	return b, nil
 }
 
+func staticToken(text string) oauth2.TokenSource {
+	return oauth2.StaticTokenSource(&oauth2.Token{AccessToken: text})
+}
+
+const testKMSKey = "projects/p/locations/us/keyRings/r/cryptoKeys/k"
+
+var testKeys = map[string]int{testKMSKey: 3}
+
 var testTokens = map[string]gcsserver.Permissions{"owner": {"*"}, "guest": {}}
 
 func TestConformance(t *testing.T) {
-	s := startStrict(t, gcsserver.Options{Tokens: testTokens})
+	s := startStrict(t, gcsserver.Options{Tokens: testTokens, KMSKeys: testKeys})
 	storagetest.Run(t, s.harness())
 }
 
 // TestConformancePlainBucket is a bucket without versions and object retention.
 func TestConformancePlainBucket(t *testing.T) {
-	s := startStrict(t, gcsserver.Options{Tokens: testTokens})
+	s := startStrict(t, gcsserver.Options{Tokens: testTokens, KMSKeys: testKeys})
 	h := s.harness()
 	h.Want.Versions, h.Want.ObjectLock = false, false
 	h.Open = func(t testing.TB) *storagetest.Store {

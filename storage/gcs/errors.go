@@ -116,6 +116,8 @@ func kindOfStatus(op, key string, e *googleapi.Error) error {
 		return storage.ErrNotExist
 	case e.Code == http.StatusPreconditionFailed && op == "put":
 		return storage.ErrExist
+	case e.Code == http.StatusPreconditionFailed:
+		return storage.ErrChanged
 	case e.Code == http.StatusRequestedRangeNotSatisfiable:
 		return storage.ErrRange
 	case e.Code == http.StatusBadRequest && strings.Contains(text, "doesn't match calculated"):

@@ -50,15 +50,28 @@ func (b *Bucket) Stat(ctx context.Context, key, version string) (storage.Object,
 	if err != nil {
 		return storage.Object{}, b.fail(ctx, "stat", key, err)
 	}
-	return toObject(a), nil
+	return b.object(a), nil
 }
 
-// toObject translates an object resource.
+// object translates an object resource, with what its bucket does for it. All
+// of it comes with storage.objects.get: nothing is denied by itself.
+func (b *Bucket) object(a *gcloud.ObjectAttrs) storage.Object {
+	o := toObject(a)
+	o.Retention = effective(o.Retention, b.bucketRetention(a), time.Now())
+	return o
+}
+
+// toObject translates an object resource. An event-based hold holds as a
+// temporary one does, although SetLegalHold does not release it.
 func toObject(a *gcloud.ObjectAttrs) storage.Object {
 	o := storage.Object{
 		Key: a.Name, Version: strconv.FormatInt(a.Generation, 10), Size: a.Size, Created: a.Created.UTC(),
 		Latest: a.Deleted.IsZero(), ETag: a.Etag, Checksum: storage.Checksum{Algorithm: "CRC32C", Value: crcText(a.CRC32C)},
-		ContentType: a.ContentType, StorageClass: a.StorageClass, LegalHold: a.TemporaryHold,
+		ContentType: a.ContentType, StorageClass: a.StorageClass, LegalHold: a.TemporaryHold || a.EventBasedHold,
+		Retention: ownRetention(a),
+	}
+	if a.KMSKeyName != "" {
+		o.Encryption = storage.Encryption{Mode: storage.EncryptionKMS, Key: a.KMSKeyName}
 	}
 	if !a.CustomTime.IsZero() {
 		o.CustomTime = a.CustomTime.UTC()
@@ -77,13 +90,6 @@ func toObject(a *gcloud.ObjectAttrs) storage.Object {
 				o.Metadata = map[string]string{}
 			}
 			o.Metadata[k] = v
-		}
-	}
-	if a.Retention != nil {
-		for mode, name := range retentionModes {
-			if name == a.Retention.Mode {
-				o.Retention = storage.Retention{Mode: mode, Until: a.Retention.RetainUntil.UTC()}
-			}
 		}
 	}
 	return o

@@ -81,8 +81,20 @@ func (b *Bucket) checkPut(ctx context.Context, key string, opts storage.PutOptio
 			return unsupported("retention mode %q", opts.Retention.Mode)
 		}
 		if b.retentionKnown && !b.caps.ObjectLock {
-			return unsupported("bucket %s has no object retention; create it with gcloud storage buckets create --enable-per-object-retention", b.cfg.Bucket)
+			return unsupported("%s", b.retentionRemedy())
 		}
+	}
+	if err := storage.CheckTags(opts.Tags); err != nil {
+		return unsupported("%w", err)
+	}
+	switch e := opts.Encryption; {
+	case e.IsZero() || e.Mode == storage.EncryptionKMS && e.Key != "":
+	case e.Mode == storage.EncryptionStore:
+		return unsupported("Cloud Storage encrypts every object with keys of its own and cannot be asked to; leave --sse out, or name a key with --sse kms:KEY")
+	case e.Mode == storage.EncryptionKMS:
+		return unsupported("Cloud Storage has no default KMS key; name one with --sse kms:projects/P/locations/L/keyRings/R/cryptoKeys/K, or leave --sse out")
+	default:
+		return unsupported("unknown encryption mode %q", e.Mode)
 	}
 	for name := range opts.Metadata {
 		if name == tokenKey || strings.HasPrefix(name, tagPrefix) {
@@ -120,6 +132,7 @@ func (u *upload) attrs() gcloud.ObjectAttrs {
 	a := gcloud.ObjectAttrs{
 		Bucket: u.b.cfg.Bucket, Name: u.key, ContentType: o.ContentType, StorageClass: o.StorageClass,
 		TemporaryHold: o.LegalHold, CustomTime: o.CustomTime, Metadata: map[string]string{tokenKey: u.token},
+		KMSKeyName: o.Encryption.Key,
 	}
 	if a.ContentType == "" {
 		a.ContentType = "application/octet-stream" // else the client guesses
@@ -163,6 +176,9 @@ func (u *upload) rehearse(ctx context.Context) error {
 		return &storage.Error{Op: "put", Key: u.key, Err: err}
 	}
 	q := url.Values{"uploadType": {"resumable"}, "name": {u.key}, "ifGenerationMatch": {"0"}}
+	if a.KMSKeyName != "" {
+		q.Set("kmsKeyName", a.KMSKeyName)
+	}
 	start := u.b.cfg.Endpoint + "/upload/storage/v1/b/" + url.PathEscape(u.b.cfg.Bucket) + "/o?" + q.Encode()
 	rehearsal := newFlight(nil)
 	_, err = u.b.call(rehearsal.attach(ctx), http.MethodPost, start, body, http.Header{
@@ -302,7 +318,7 @@ func (u *upload) confirmed(ctx context.Context, a *gcloud.ObjectAttrs) (storage.
 	case a.CRC32C != u.crc:
 		differs = fmt.Errorf("CRC32C of what was sent is %s, of what the store has %s", crcText(u.crc), crcText(a.CRC32C))
 	default:
-		return toObject(a), nil
+		return u.b.object(a), nil
 	}
 	err := &storage.Error{Op: "put", Key: u.key, Kind: storage.ErrIntegrity, Err: differs}
 	ctx, cancel := u.cleanup(ctx)
@@ -410,18 +426,30 @@ func (u *upload) askObject(ctx context.Context, cause error, late bool) (storage
 		Err: fmt.Errorf("%w; looking for the object failed: %s", cause, describe(err))}
 }
 
-// failPut is fail with what only a Put knows.
+// failPut is fail with what only a Put knows: what the creating request says of
+// options that could not be checked before.
 func (b *Bucket) failPut(ctx context.Context, key string, opts storage.PutOptions, err error) error {
 	err = b.fail(ctx, "put", key, err)
 	var e *storage.Error
-	if !errors.As(err, &e) || e.Kind != nil || opts.Retention.IsZero() {
+	if !errors.As(err, &e) {
 		return err
 	}
-	// Where the bucket's settings could not be read, the creating request tells
-	// that it has no object retention.
 	text := strings.ToLower(e.Error())
-	if strings.Contains(text, "http 400") && strings.Contains(text, "retention") && strings.Contains(text, "enabled") {
+	refused := e.Kind == nil && strings.Contains(text, "http 400")
+	switch {
+	case refused && !opts.Retention.IsZero() && strings.Contains(text, "retention") && strings.Contains(text, "enabled"):
+		e.Kind, e.Err = errors.ErrUnsupported, fmt.Errorf("%s (%w)", b.retentionRemedy(), e.Err)
+	case refused && opts.StorageClass != "" && strings.Contains(text, "storage class"):
 		e.Kind = errors.ErrUnsupported
+		e.Err = fmt.Errorf("%w; its classes are STANDARD, NEARLINE, COLDLINE and ARCHIVE", e.Err)
+	case refused && opts.Encryption.Key != "" && strings.Contains(text, "kms"):
+		e.Kind = errors.ErrUnsupported
+	case e.Kind == storage.ErrPermission && strings.Contains(text, "cloud kms key"):
+		key := opts.Encryption.Key
+		if key == "" {
+			key = "KEY"
+		}
+		e.Err = fmt.Errorf("%w; authorize it with `gcloud storage service-agent --authorize-cmek=%s` in the bucket's project", e.Err, key)
 	}
 	return err
 }

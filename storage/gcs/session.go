@@ -112,7 +112,8 @@ func fromRaw(o *raw.Object) (*gcloud.ObjectAttrs, error) {
 		Bucket: o.Bucket, Name: o.Name, Generation: o.Generation, Metageneration: o.Metageneration,
 		Size: int64(o.Size), CRC32C: binary.BigEndian.Uint32(crc), Etag: o.Etag, ContentType: o.ContentType,
 		Metadata: o.Metadata, StorageClass: o.StorageClass, TemporaryHold: o.TemporaryHold,
-		Created: parseTime(o.TimeCreated), CustomTime: parseTime(o.CustomTime),
+		EventBasedHold: o.EventBasedHold, KMSKeyName: o.KmsKeyName, Created: parseTime(o.TimeCreated),
+		CustomTime: parseTime(o.CustomTime), RetentionExpirationTime: parseTime(o.RetentionExpirationTime),
 	}
 	if o.Retention != nil {
 		a.Retention = &gcloud.ObjectRetention{Mode: o.Retention.Mode, RetainUntil: parseTime(o.Retention.RetainUntilTime)}

@@ -120,7 +120,8 @@ const (
 func judge(err error) verdict {
 	switch errorCode(err) {
 	case "SlowDown", "SlowDownWrite", "Throttling", "ThrottlingException", "ServiceUnavailable", "RequestLimitExceeded",
-		"TooManyRequests", "TooManyRequestsException", "BandwidthLimitExceeded", "XMinioServerNotInitialized":
+		"TooManyRequests", "TooManyRequestsException", "BandwidthLimitExceeded", "XMinioServerNotInitialized",
+		"KMS.ThrottlingException":
 		return slower
 	case "RequestTimeout", "RequestTimeoutException", "IncompleteBody", "OperationAborted", "InternalError", "PriorRequestNotComplete":
 		return again

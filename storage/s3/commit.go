@@ -48,6 +48,8 @@ type receipt struct {
 	version string
 	etag    string
 	crc64   string // "" where the reply has none
+	// encryption is what the reply shows of it.
+	encryption storage.Encryption
 }
 
 // finding is what a look-up says about the key.
@@ -328,7 +330,11 @@ func (c *commit) unread(got receipt) (storage.Object, error) {
 		return storage.Object{}, fmt.Errorf("%w: the store has CRC64NVME %s, sent was %s", storage.ErrIntegrity, got.crc64, c.want.crc64)
 	}
 	c.b.cfg.Log.Info("the object cannot be read back: the right is missing", "key", c.key)
-	o := storage.Object{Key: c.key, Version: got.version, Size: c.want.size, Latest: true, ETag: got.etag, Created: time.Now().UTC().Truncate(time.Second)}
+	o := storage.Object{
+		Key: c.key, Version: got.version, Size: c.want.size, Latest: true, ETag: got.etag, Created: time.Now().UTC().Truncate(time.Second),
+		Encryption: got.encryption,
+		Denied:     []storage.Attribute{storage.AttributeRetention, storage.AttributeLegalHold, storage.AttributeTags},
+	}
 	if c.want.crc64 != "" {
 		o.Checksum = storage.Checksum{Algorithm: "CRC64NVME", Value: c.want.crc64}
 	}

@@ -38,7 +38,10 @@ func (u *upload) complete(ctx context.Context) (storage.Object, error) {
 		if err != nil {
 			return receipt{}, err
 		}
-		got := receipt{version: u.b.version(out.VersionId), etag: trimETag(out.ETag)}
+		got := receipt{
+			version: u.b.version(out.VersionId), etag: trimETag(out.ETag),
+			encryption: encryption(out.ServerSideEncryption, out.SSEKMSKeyId),
+		}
 		if out.ChecksumType != types.ChecksumTypeComposite {
 			got.crc64 = aws.ToString(out.ChecksumCRC64NVME)
 		}
@@ -102,6 +105,7 @@ func (b *Bucket) putBytes(ctx context.Context, key string, data []byte, opts sto
 		Bucket: &b.cfg.Bucket, Key: &key, ContentLength: &length, IfNoneMatch: aws.String("*"),
 		ContentType: meta.contentType, Metadata: meta.metadata, Tagging: meta.tagging, StorageClass: meta.class,
 		ObjectLockMode: meta.mode, ObjectLockRetainUntilDate: meta.until, ObjectLockLegalHoldStatus: meta.hold,
+		ServerSideEncryption: meta.sse, SSEKMSKeyId: meta.kmsKey,
 	}
 	if b.cfg.Checksum == ChecksumMD5 {
 		sum := md5.Sum(data)
@@ -136,6 +140,7 @@ func (b *Bucket) tryPut(ctx context.Context, in s3.PutObjectInput, data []byte) 
 	}
 	return receipt{
 		version: b.version(out.VersionId), etag: trimETag(out.ETag), crc64: aws.ToString(out.ChecksumCRC64NVME),
+		encryption: encryption(out.ServerSideEncryption, out.SSEKMSKeyId),
 	}, nil
 }
 

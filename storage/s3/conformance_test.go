@@ -14,8 +14,10 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/pgstow/pgstow/internal/testenv"
+	"github.com/pgstow/pgstow/internal/testenv/server"
 	"github.com/pgstow/pgstow/storage"
 	"github.com/pgstow/pgstow/storage/storagetest"
 )
@@ -120,7 +122,7 @@ func newStore(t testing.TB, srv *testenv.S3, opts testenv.BucketOptions, change 
 	if change != nil {
 		change(&cfg)
 	}
-	return &storagetest.Store{
+	store := &storagetest.Store{
 		Bucket:    mustOpen(t, cfg),
 		Leftovers: func(t testing.TB) []string { return leftovers(t, srv, bucket) },
 		Received:  w.received.Load,
@@ -135,19 +137,39 @@ func newStore(t testing.TB, srv *testenv.S3, opts testenv.BucketOptions, change 
 			})
 		},
 	}
+	if srv.Name == "minio" {
+		store.Blind = func(t testing.TB) (storage.Bucket, []storage.Attribute) {
+			cfg := testConfig(srv, bucket)
+			cfg.Credentials = minioUser(t, srv, bucket, "s3:GetObject", "s3:GetBucketVersioning", "s3:GetBucketObjectLockConfiguration")
+			denied := []storage.Attribute{storage.AttributeTags}
+			if opts.ObjectLock {
+				denied = append(denied, storage.AttributeRetention, storage.AttributeLegalHold)
+			}
+			b, err := open2(t.Context(), cfg)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return b, denied
+		}
+	}
+	return store
 }
 
 // harness is what both servers have in common.
 func harness(srv *testenv.S3, opts testenv.BucketOptions, change func(*Config)) storagetest.Harness {
-	return storagetest.Harness{
+	h := storagetest.Harness{
 		Open:     func(t testing.TB) *storagetest.Store { return newStore(t, srv, opts, change) },
 		PartSize: testPart,
 		Want: storage.Capabilities{
 			Versions: opts.Versioning || opts.ObjectLock, DeferredHead: true,
-			ObjectLock: opts.ObjectLock, LegalHold: opts.ObjectLock, Tags: true, StorageClass: true,
+			ObjectLock: opts.ObjectLock, LegalHold: opts.ObjectLock, Tags: true, StorageClass: true, Encryption: true,
 			MaxObject: 10_000 * gib,
 		},
-		Checksum: "CRC64NVME", Metadata: true, StorageClass: "STANDARD",
+		Encryption: []storage.Encryption{
+			{Mode: storage.EncryptionStore}, {Mode: storage.EncryptionKMS}, {Mode: storage.EncryptionKMS, Key: server.MinIOKey},
+		},
+		EncryptionRefused: []storage.Encryption{{Mode: storage.EncryptionStore, Key: "k"}, {Key: "k"}},
+		Checksum:          "CRC64NVME", Metadata: true, StorageClass: "STANDARD",
 		BadCredentials: func(t testing.TB) (storage.Bucket, error) {
 			cfg := testConfig(srv, srv.NewBucket(t, opts))
 			cfg.Credentials = credentials.NewStaticCredentialsProvider(srv.AccessKey, "wrong", "")
@@ -167,6 +189,29 @@ func harness(srv *testenv.S3, opts testenv.BucketOptions, change func(*Config)) 
 			storagetest.HookDenied: "users are made in TestPutOnly, where each right is looked at by itself",
 		},
 	}
+	if srv.Name != "minio" {
+		h.Without[storagetest.HookBlind] = "its users have no rights of retention, holds and tags by themselves"
+	}
+	if !opts.ObjectLock {
+		h.Without[storagetest.HookDefaultRetention] = "a bucket without object lock keeps nothing"
+		return h
+	}
+	h.DefaultRetention = func(t testing.TB) (storage.Bucket, storage.DefaultRetention) {
+		bucket := srv.NewBucket(t, opts)
+		_, err := srv.Client().PutObjectLockConfiguration(t.Context(), &s3.PutObjectLockConfigurationInput{
+			Bucket: &bucket, ObjectLockConfiguration: &types.ObjectLockConfiguration{
+				ObjectLockEnabled: types.ObjectLockEnabledEnabled, Rule: &types.ObjectLockRule{
+					DefaultRetention: &types.DefaultRetention{Mode: types.ObjectLockRetentionModeCompliance, Days: aws.Int32(2)}}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := open2(t.Context(), testConfig(srv, bucket))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b, storage.DefaultRetention{Mode: storage.Compliance, Days: 2}
+	}
+	return h
 }
 
 // open2 keeps a nil *Bucket out of the interface.
@@ -199,14 +244,17 @@ func TestConformance(t *testing.T) {
 var quirks = map[string]map[string]string{
 	"versitygw/plain": {
 		"keys/object and folder": asFiles,
+		"put/encryption":         dropsEncryption,
 	},
 	"versitygw/lock": {
 		"keys/object and folder": asFiles,
-		"open/replaced":          hiddenExists,
-		"versions/history":       hiddenExists,
-		"versions/delete one":    hiddenExists,
-		"delete/missing":         "deleting a key that is a folder is answered with 500",
-		"lock/overwrite":         "HEAD of a version behind a delete marker does not show its retention",
+		"put/encryption":         dropsEncryption,
+
+		"keep/bucket default is shown": "a bucket's default retention is enforced and not shown",
+		"open/replaced":                hiddenExists,
+		"versions/history":             hiddenExists,
+		"versions/delete one":          hiddenExists,
+		"delete/missing":               "deleting a key that is a folder is answered with 500",
 	},
 	"minio/plain": minioQuirks,
 	"minio/lock":  minioQuirks,
@@ -220,6 +268,8 @@ var minioQuirks = map[string]string{
 }
 
 const (
+	dropsEncryption = "encryption is accepted and silently dropped"
+
 	asFiles      = "keys are files: one cannot be an object and a folder"
 	hiddenExists = "If-None-Match fails on a key whose newest version is a delete marker"
 	dotPrefix    = "a list with the prefix . or .. is refused"

@@ -31,14 +31,20 @@ var kinds = map[string]error{
 	"PreconditionFailed":         storage.ErrExist, // where Put sends If-None-Match
 	"ConditionalRequestConflict": storage.ErrExist,
 
-	"AccessDenied":          storage.ErrPermission,
-	"Forbidden":             storage.ErrPermission,
-	"AllAccessDisabled":     storage.ErrPermission,
-	"AccountProblem":        storage.ErrPermission,
-	"NotSignedUp":           storage.ErrPermission,
-	"UnauthorizedAccess":    storage.ErrPermission,
-	"InvalidPayer":          storage.ErrPermission,
-	"KMS.DisabledException": storage.ErrPermission,
+	"AccessDenied":       storage.ErrPermission,
+	"Forbidden":          storage.ErrPermission,
+	"AllAccessDisabled":  storage.ErrPermission,
+	"AccountProblem":     storage.ErrPermission,
+	"NotSignedUp":        storage.ErrPermission,
+	"UnauthorizedAccess": storage.ErrPermission,
+	"InvalidPayer":       storage.ErrPermission,
+
+	"KMS.DisabledException":        storage.ErrPermission,
+	"KMS.InvalidStateException":    storage.ErrPermission,
+	"KMS.KMSInvalidStateException": storage.ErrPermission,
+	"KMS.NotFoundException":        errors.ErrUnsupported,
+	"KMS.InvalidKeyUsageException": errors.ErrUnsupported,
+	"KMS.ThrottlingException":      storage.ErrUnavailable,
 
 	"InvalidAccessKeyId":           storage.ErrCredentials,
 	"SignatureDoesNotMatch":        storage.ErrCredentials,
@@ -93,6 +99,10 @@ var hints = map[string]string{
 	"InvalidObjectState":           "the object is in an archive tier and has to be thawed first",
 	"XAmzContentChecksumMismatch":  "a store without CRC64NVME needs checksum=md5 in the bucket URL",
 	"InvalidStorageClass":          "the store does not know this storage class",
+	"KMS.DisabledException":        "enable the KMS key, or name another with --sse kms:KEY",
+	"KMS.InvalidStateException":    "the KMS key cannot be used now; name another with --sse kms:KEY",
+	"KMS.KMSInvalidStateException": "the KMS key cannot be used now; name another with --sse kms:KEY",
+	"KMS.NotFoundException":        "the key service has no such key in the bucket's region",
 	"InvalidBucketName":            "a bucket's name has 3 to 63 lower-case letters, digits, dots and hyphens",
 
 	"QuotaExceeded":                  "free space in the store, or have the quota raised",
@@ -139,6 +149,9 @@ func kindOf(err error) error {
 	}
 	if kind, ok := kinds[code]; ok {
 		return kind
+	}
+	if isKMS(code) && statusCode(err) == http.StatusNotFound {
+		return errors.ErrUnsupported // the key is what is not there
 	}
 	switch s := statusCode(err); {
 	case s == http.StatusUnauthorized:
@@ -296,7 +309,7 @@ func apiText(err error, api smithy.APIError) string {
 	if message != "" && message != text {
 		text += ": " + message
 	}
-	if hint := hints[api.ErrorCode()]; hint != "" {
+	if hint := hintOf(err); hint != "" {
 		text += "; " + hint
 	}
 	var re *awshttp.ResponseError
@@ -308,6 +321,21 @@ func apiText(err error, api smithy.APIError) string {
 		text += ")"
 	}
 	return text
+}
+
+// isKMS reports a code of the key service: AWS's "KMS.X", MinIO's "kms:X".
+func isKMS(code string) bool {
+	return strings.HasPrefix(strings.Replace(strings.ToLower(code), ":", ".", 1), "kms.")
+}
+
+func hintOf(err error) string {
+	if isKMS(errorCode(err)) && statusCode(err) == http.StatusNotFound {
+		return hints["KMS.NotFoundException"]
+	}
+	if errorCode(err) == "AccessDenied" && (mentions(err, "kms:") || mentions(err, "customer master key") || mentions(err, "ciphertext refers to")) {
+		return "the KMS key has to grant kms:GenerateDataKey, and for uploads in parts kms:Decrypt, to these credentials"
+	}
+	return hints[errorCode(err)]
 }
 
 func transportText(err error) string {

@@ -2,15 +2,9 @@ package s3
 
 import (
 	"bytes"
-	"encoding/json"
 	"errors"
-	"os"
-	"os/exec"
-	"strings"
 	"testing"
 	"time"
-
-	"github.com/aws/aws-sdk-go-v2/credentials"
 
 	"github.com/pgstow/pgstow/internal/testenv"
 	"github.com/pgstow/pgstow/storage"
@@ -67,37 +61,13 @@ func TestMD5Profile(t *testing.T) {
 func TestPutOnly(t *testing.T) {
 	srv := testenv.MinIO(t)
 	bucket := srv.NewBucket(t, testenv.BucketOptions{})
-	policy, err := json.Marshal(map[string]any{"Version": "2012-10-17", "Statement": []any{map[string]any{
-		"Effect": "Allow", "Action": []string{"s3:PutObject", "s3:AbortMultipartUpload"},
-		"Resource": []string{"arn:aws:s3:::" + bucket + "/*"}}}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	file := t.TempDir() + "/policy.json"
-	if err := os.WriteFile(file, policy, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	dir := t.TempDir()
-	mc := func(args ...string) {
-		t.Helper()
-		cmd := exec.CommandContext(t.Context(), testenv.Tool(t, "mc"), append([]string{"--config-dir", dir}, args...)...)
-		cmd.Env = append(os.Environ(), "MC_HOST_m="+strings.Replace(srv.Endpoint, "http://", "http://"+srv.AccessKey+":"+srv.SecretKey+"@", 1))
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Fatalf("mc %s: %v: %s", args[1], err, out)
-		}
-	}
-	user, secret := "writer"+bucket, "a-secret-of-tests"
-	mc("admin", "user", "add", "m", user, secret)
-	mc("admin", "policy", "create", "m", user, file)
-	mc("admin", "policy", "attach", "m", user, "--user", user)
-
 	cfg := testConfig(srv, bucket)
-	cfg.Credentials = credentials.NewStaticCredentialsProvider(user, secret, "")
+	cfg.Credentials = minioUser(t, srv, bucket, "s3:PutObject", "s3:AbortMultipartUpload")
 	b := mustOpen(t, cfg)
 	data := noise(testPart + 1)
 	for key, opts := range map[string]storage.PutOptions{"stream": {}, "known": {Size: int64(len(data))}} {
 		o, err := b.Put(t.Context(), key, bytes.NewReader(data), opts)
-		if err != nil || o.Size != int64(len(data)) || o.Checksum.Algorithm != "CRC64NVME" {
+		if err != nil || o.Size != int64(len(data)) || o.Checksum.Algorithm != "CRC64NVME" || len(o.Denied) != 3 {
 			t.Fatalf("%s: %+v, %v", key, o, err)
 		}
 		if _, err := b.Put(t.Context(), key, bytes.NewReader(data), opts); !errors.Is(err, storage.ErrExist) {

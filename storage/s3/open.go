@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -37,9 +38,13 @@ type Bucket struct {
 	lock       lockState
 	// versionsKnown is false where asking for the versioning state was denied.
 	versionsKnown bool
-	plainHTTP     bool        // the endpoint has no TLS
-	signPayload   atomic.Bool // the store refused UNSIGNED-PAYLOAD
-	minio         bool        // see sweep.go
+	defaults      storage.DefaultRetention
+	unprobed      []string // rights that the probes lacked
+	// sees are rights that were seen to be there, see protection.go.
+	sees        rights
+	plainHTTP   bool        // the endpoint has no TLS
+	signPayload atomic.Bool // the store refused UNSIGNED-PAYLOAD
+	minio       bool        // see sweep.go
 }
 
 type lockState int
@@ -286,6 +291,7 @@ func lastLine(s string) string {
 // probe finds out about versions and locks. What is denied stays unknown.
 func (b *Bucket) probe(ctx context.Context) error {
 	short := func(o *s3.Options) { o.Retryer = b.retryer(4, 5*time.Second) }
+	b.unprobed = nil
 	versioning, err := b.client.GetBucketVersioning(ctx, &s3.GetBucketVersioningInput{Bucket: &b.cfg.Bucket}, short)
 	switch {
 	case err == nil:
@@ -295,7 +301,9 @@ func (b *Bucket) probe(ctx context.Context) error {
 		}
 	case errors.Is(kindOf(err), errors.ErrUnsupported):
 		b.versionsKnown = true
-	case !isDenied(err):
+	case isDenied(err):
+		b.unprobed = append(b.unprobed, "s3:GetBucketVersioning")
+	default:
 		return err
 	}
 	lock, err := b.client.GetObjectLockConfiguration(ctx, &s3.GetObjectLockConfigurationInput{Bucket: &b.cfg.Bucket}, short)
@@ -304,8 +312,10 @@ func (b *Bucket) probe(ctx context.Context) error {
 		b.lock = lockOff
 		if c := lock.ObjectLockConfiguration; c != nil && c.ObjectLockEnabled == types.ObjectLockEnabledEnabled {
 			b.lock = lockOn
+			b.defaults = defaultRetention(c.Rule)
 		}
 	case isDenied(err):
+		b.unprobed = append(b.unprobed, "s3:GetBucketObjectLockConfiguration")
 	case errors.Is(kindOf(err), errors.ErrUnsupported), errorCode(err) == "InvalidRequest", errorCode(err) == "MethodNotAllowed":
 		b.lock = lockOff
 	default:
@@ -353,7 +363,11 @@ func (b *Bucket) Capabilities() storage.Capabilities {
 		LegalHold:    b.lock == lockOn,
 		Tags:         true,
 		StorageClass: true,
+		Encryption:   true,
 		MaxObject:    int64(b.cfg.MaxParts) * b.cfg.MaxPartSize,
+
+		DefaultRetention: b.defaults,
+		Unprobed:         slices.Clone(b.unprobed),
 	}
 }
 

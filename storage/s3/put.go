@@ -36,12 +36,12 @@ func (b *Bucket) Put(ctx context.Context, key string, r io.Reader, opts storage.
 	}
 	progress := &progress{report: opts.Progress}
 	token := rand.Text()
+	send := b.putStream
 	if opts.Size > 0 && opts.Size <= b.cfg.SinglePut && opts.Head == nil {
-		o, err := b.putSingle(ctx, key, r, opts, token, progress)
-		return o, wrap(ctx, "put", key, err)
+		send = b.putSingle
 	}
-	o, err := b.putStream(ctx, key, r, opts, token, progress)
-	return o, wrap(ctx, "put", key, err)
+	o, err := send(ctx, key, r, opts, token, progress)
+	return o, wrap(ctx, "put", key, b.remedied(err))
 }
 
 // checkPut refuses, before anything is read or sent, what cannot be honoured.
@@ -60,11 +60,12 @@ func (b *Bucket) checkPut(key string, opts storage.PutOptions) error {
 	case !opts.CustomTime.IsZero():
 		return refuse(errors.ErrUnsupported, "S3 has no custom time")
 	case b.lock == lockOff && !opts.Retention.IsZero():
-		return refuse(errors.ErrUnsupported, "bucket %s was created without object lock, so nothing can be retained in it", b.cfg.Bucket)
+		return refuse(errors.ErrUnsupported, "bucket %s has no object lock, so nothing can be retained in it; %s", b.cfg.Bucket, b.lockRemedy())
 	case b.lock == lockOff && opts.LegalHold:
-		return refuse(errors.ErrUnsupported, "bucket %s was created without object lock, so nothing can be held in it", b.cfg.Bucket)
-	case len(opts.Tags) > 10:
-		return refuse(errors.ErrUnsupported, "%d tags, S3 takes 10", len(opts.Tags))
+		return refuse(errors.ErrUnsupported, "bucket %s has no object lock, so nothing can be held in it; %s", b.cfg.Bucket, b.lockRemedy())
+	}
+	if err := errors.Join(storage.CheckTags(opts.Tags), checkEncryption(opts.Encryption)); err != nil {
+		return refuse(errors.ErrUnsupported, "%w", err)
 	}
 	if err := checkRetention(opts.Retention); err != nil {
 		return refuse(nil, "%w", err)
@@ -112,6 +113,8 @@ type creation struct {
 	mode        types.ObjectLockMode
 	until       *time.Time
 	hold        types.ObjectLockLegalHoldStatus
+	sse         types.ServerSideEncryption
+	kmsKey      *string
 }
 
 func newCreation(opts storage.PutOptions, token string) creation {
@@ -120,6 +123,8 @@ func newCreation(opts storage.PutOptions, token string) creation {
 		metadata:    map[string]string{tokenKey: token},
 		class:       types.StorageClass(opts.StorageClass),
 		mode:        lockMode(opts.Retention.Mode),
+		sse:         sseModes[opts.Encryption.Mode],
+		kmsKey:      optional(opts.Encryption.Key),
 	}
 	for name, value := range opts.Metadata {
 		c.metadata[name] = encodeMetadata(value)

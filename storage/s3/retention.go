@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
@@ -40,7 +41,7 @@ func (b *Bucket) SetRetention(ctx context.Context, key, version string, r storag
 		return &storage.Error{Op: "retain", Key: key, Kind: kind, Err: fmt.Errorf(format, args...)}
 	}
 	if b.lock == lockOff {
-		return refuse(errors.ErrUnsupported, "bucket %s was created without object lock", b.cfg.Bucket)
+		return refuse(errors.ErrUnsupported, "bucket %s has no object lock; %s", b.cfg.Bucket, b.lockRemedy())
 	}
 	if err := checkRetention(r); err != nil {
 		return refuse(nil, "%w", err)
@@ -78,7 +79,7 @@ func (b *Bucket) SetLegalHold(ctx context.Context, key, version string, on bool)
 	}
 	if b.lock == lockOff {
 		return &storage.Error{Op: "hold", Key: key, Kind: errors.ErrUnsupported,
-			Err: fmt.Errorf("bucket %s was created without object lock", b.cfg.Bucket)}
+			Err: fmt.Errorf("bucket %s has no object lock; %s", b.cfg.Bucket, b.lockRemedy())}
 	}
 	status := types.ObjectLockLegalHoldStatusOff
 	if on {
@@ -124,5 +125,40 @@ func (b *Bucket) Delete(ctx context.Context, key, version string) error {
 
 func (b *Bucket) isProtected(ctx context.Context, key, version string) bool {
 	head, err := b.head(ctx, key, version)
+	if err == nil {
+		err = b.seeProtection(ctx, &head)
+	}
 	return err == nil && (head.LegalHold || head.Retention.Until.After(time.Now()))
+}
+
+// lockRemedy is what gives object lock: switching it on in this bucket, or, for
+// MinIO, making another.
+// https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-lock-configure.html
+func (b *Bucket) lockRemedy() string {
+	var commands []string
+	s3api := func(command string) {
+		command = "aws s3api " + command
+		if b.cfg.Endpoint != "" {
+			command += " --endpoint-url " + b.cfg.Endpoint
+		}
+		commands = append(commands, command)
+	}
+	if b.minio {
+		s3api("create-bucket --bucket NEW --object-lock-enabled-for-bucket")
+		return "MinIO gives it to new buckets alone: `" + commands[0] + "`"
+	}
+	if b.versioning != types.BucketVersioningStatusEnabled {
+		s3api("put-bucket-versioning --bucket " + b.cfg.Bucket + " --versioning-configuration Status=Enabled")
+	}
+	s3api("put-object-lock-configuration --bucket " + b.cfg.Bucket + " --object-lock-configuration ObjectLockEnabled=Enabled")
+	return "it can be switched on, once and for all: `" + strings.Join(commands, " && ") + "`"
+}
+
+// remedied adds what would cure a refusal of the creating request, where the
+// bucket could not be asked before.
+func (b *Bucket) remedied(err error) error {
+	if kindOf(err) == errors.ErrUnsupported && mentions(err, "object lock configuration") {
+		return &textError{text: readable(err).Error() + "; " + b.lockRemedy(), err: err}
+	}
+	return err
 }

@@ -85,6 +85,16 @@ func operation(r *http.Request) string {
 		return "CreateMultipartUpload"
 	case q.Has("uploads"):
 		return "ListMultipartUploads"
+	case q.Has("delete"):
+		return "DeleteObjects"
+	case q.Has("restore"):
+		return "RestoreObject"
+	case q.Has("tagging"):
+		return "GetObjectTagging"
+	case q.Has("retention"):
+		return map[string]string{"GET": "GetObjectRetention", "PUT": "PutObjectRetention"}[r.Method]
+	case q.Has("legal-hold"):
+		return map[string]string{"GET": "GetObjectLegalHold", "PUT": "PutObjectLegalHold"}[r.Method]
 	case q.Has("uploadId"):
 		return map[string]string{"PUT": "UploadPart", "POST": "CompleteMultipartUpload", "DELETE": "AbortMultipartUpload", "GET": "ListParts"}[r.Method]
 	case object:

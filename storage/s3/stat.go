@@ -21,13 +21,14 @@ type headed struct {
 	crc64      string // of the whole object
 	opaqueETag bool   // the ETag is no MD5, because the object is encrypted with a key of KMS or the client's
 	tags       int32
+	holdShown  bool // on or off
 }
 
 // Stat describes one version of key. Latest is set only where version is "",
-// because the store does not say. Tags are a right of their own
-// (s3:GetObjectTagging): without it they stay nil, as retention and hold do
-// without s3:GetObjectRetention and s3:GetObjectLegalHold. A delete marker, named
-// by its version, comes back as one.
+// because the store does not say. Tags, retention and hold are rights of their
+// own (s3:GetObjectTagging, s3:GetObjectRetention, s3:GetObjectLegalHold); what
+// is missing of them is in Denied. A delete marker, named by its version, comes
+// back as one.
 func (b *Bucket) Stat(ctx context.Context, key, version string) (storage.Object, error) {
 	if err := storage.CheckKey(key); err != nil {
 		return storage.Object{}, &storage.Error{Op: "stat", Key: key, Kind: storage.ErrInvalidKey, Err: err}
@@ -39,11 +40,11 @@ func (b *Bucket) Stat(ctx context.Context, key, version string) (storage.Object,
 		}
 		return storage.Object{}, wrap(ctx, "stat", key, err)
 	}
-	if head.tags > 0 {
-		head.Tags, err = b.tags(ctx, key, head.Version)
-		if err != nil {
-			return storage.Object{}, wrap(ctx, "stat", key, err)
-		}
+	if err = b.seeProtection(ctx, &head); err == nil {
+		err = b.seeTags(ctx, &head)
+	}
+	if err != nil {
+		return storage.Object{}, wrap(ctx, "stat", key, err)
 	}
 	return head.Object, nil
 }
@@ -68,7 +69,9 @@ func (b *Bucket) head(ctx context.Context, key, version string) (headed, error) 
 			StorageClass: storageClass(string(out.StorageClass)),
 			Retention:    retention(out.ObjectLockMode, out.ObjectLockRetainUntilDate),
 			LegalHold:    out.ObjectLockLegalHoldStatus == types.ObjectLockLegalHoldStatusOn,
+			Encryption:   encryption(out.ServerSideEncryption, out.SSEKMSKeyId),
 		},
+		holdShown:  out.ObjectLockLegalHoldStatus != "",
 		token:      out.Metadata[tokenKey],
 		opaqueETag: out.SSECustomerAlgorithm != nil || out.ServerSideEncryption != "" && out.ServerSideEncryption != types.ServerSideEncryptionAes256,
 		tags:       aws.ToInt32(out.TagCount),
@@ -111,20 +114,4 @@ func (b *Bucket) checksum(out *s3.HeadObjectOutput, h headed) storage.Checksum {
 		}
 	}
 	return storage.Checksum{}
-}
-
-// tags reads the object's tags; without the right to they are nil.
-func (b *Bucket) tags(ctx context.Context, key, version string) (map[string]string, error) {
-	out, err := b.client.GetObjectTagging(ctx, &s3.GetObjectTaggingInput{Bucket: &b.cfg.Bucket, Key: &key, VersionId: optional(version)})
-	if err != nil {
-		if isDenied(err) {
-			return nil, nil
-		}
-		return nil, err
-	}
-	tags := make(map[string]string, len(out.TagSet))
-	for _, t := range out.TagSet {
-		tags[aws.ToString(t.Key)] = aws.ToString(t.Value)
-	}
-	return tags, nil
 }

@@ -118,6 +118,7 @@ func (u *upload) create(ctx context.Context, opts storage.PutOptions) error {
 		Bucket: &u.b.cfg.Bucket, Key: &u.key,
 		ContentType: c.contentType, Metadata: c.metadata, Tagging: c.tagging, StorageClass: c.class,
 		ObjectLockMode: c.mode, ObjectLockRetainUntilDate: c.until, ObjectLockLegalHoldStatus: c.hold,
+		ServerSideEncryption: c.sse, SSEKMSKeyId: c.kmsKey,
 	}
 	if u.b.cfg.Checksum == ChecksumCRC64NVME {
 		in.ChecksumAlgorithm = types.ChecksumAlgorithmCrc64nvme

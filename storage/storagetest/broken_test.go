@@ -6,6 +6,7 @@ import (
 	"io"
 	"iter"
 	"testing"
+	"time"
 
 	"github.com/pgstow/pgstow/storage"
 )
@@ -23,6 +24,8 @@ type broken struct {
 	shut     func() error
 	retain   func(context.Context, string, string, storage.Retention) error
 	hold     func(context.Context, string, string, bool) error
+	time     func(context.Context, string, string, time.Time) error
+	blind    func(testing.TB) (storage.Bucket, []storage.Attribute)
 	sweep    func(context.Context, string) iter.Seq2[storage.Upload, error]
 	abort    func(context.Context, storage.Upload) error
 	leavings func() []string
@@ -91,6 +94,13 @@ func (b *broken) SetLegalHold(ctx context.Context, key, version string, on bool)
 	return b.Memory.SetLegalHold(ctx, key, version, on)
 }
 
+func (b *broken) SetCustomTime(ctx context.Context, key, version string, at time.Time) error {
+	if b.time != nil {
+		return b.time(ctx, key, version, at)
+	}
+	return b.Memory.SetCustomTime(ctx, key, version, at)
+}
+
 func (b *broken) Uploads(ctx context.Context, prefix string) iter.Seq2[storage.Upload, error] {
 	if b.sweep != nil {
 		return b.sweep(ctx, prefix)
@@ -117,7 +127,7 @@ type mistake struct {
 
 // brokenHarness runs the suite on a mistake.
 func brokenHarness(x mistake) Harness {
-	opts := MemoryOptions{Versions: !x.noLock, Lock: !x.noLock}
+	opts := MemoryOptions{Versions: !x.noLock, Lock: !x.noLock, CustomTime: !x.noLock}
 	h := memoryHarness(opts)
 	opts.PartSize = h.PartSize
 	if x.tune != nil {
@@ -125,10 +135,19 @@ func brokenHarness(x mistake) Harness {
 	}
 	h.Open = func(t testing.TB) *Store {
 		m := NewMemory(opts)
-		b := &broken{Memory: m, leavings: m.leftovers}
+		b := &broken{Memory: m, leavings: m.leftovers, blind: blind(m)}
 		x.make(m, b)
-		return &Store{Bucket: b, Cut: m.Cut, Freeze: m.Freeze, Received: m.Received,
+		return &Store{Bucket: b, Cut: m.Cut, Freeze: m.Freeze, Received: m.Received, Blind: b.blind,
 			Leftovers: func(testing.TB) []string { return b.leavings() }}
+	}
+	if keeps := h.DefaultRetention; keeps != nil {
+		h.DefaultRetention = func(t testing.TB) (storage.Bucket, storage.DefaultRetention) {
+			inner, want := keeps(t)
+			m := inner.(*Memory)
+			b := &broken{Memory: m}
+			x.make(m, b)
+			return b, want
+		}
 	}
 	return h
 }

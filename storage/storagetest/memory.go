@@ -25,6 +25,10 @@ type MemoryOptions struct {
 	PartSize int64 // of the requests it plays, 0 is 64 KiB
 	Versions bool  // keep old versions and delete markers
 	Lock     bool  // retention and legal hold; needs Versions
+	// CustomTime makes PutOptions.CustomTime work.
+	CustomTime bool
+	// DefaultRetention keeps objects that ask for no retention; needs Lock.
+	DefaultRetention storage.DefaultRetention
 }
 
 // Memory is the reference bucket: the contract in memory, with every optional
@@ -48,9 +52,10 @@ type memoryObject struct {
 }
 
 var (
-	_ storage.Bucket          = (*Memory)(nil)
-	_ storage.UploadSweeper   = (*Memory)(nil)
-	_ storage.RetentionSetter = (*Memory)(nil)
+	_ storage.Bucket           = (*Memory)(nil)
+	_ storage.UploadSweeper    = (*Memory)(nil)
+	_ storage.RetentionSetter  = (*Memory)(nil)
+	_ storage.CustomTimeSetter = (*Memory)(nil)
 )
 
 // NewMemory gives an empty bucket.
@@ -101,7 +106,8 @@ func checkKey(op, key string) error {
 // Capabilities implements storage.Bucket.
 func (m *Memory) Capabilities() storage.Capabilities {
 	return storage.Capabilities{Versions: m.opts.Versions, DeferredHead: true, ObjectLock: m.opts.Lock,
-		LegalHold: m.opts.Lock, Tags: true, StorageClass: true}
+		LegalHold: m.opts.Lock, Tags: true, StorageClass: true, Encryption: true, CustomTime: m.opts.CustomTime,
+		DefaultRetention: m.opts.DefaultRetention}
 }
 
 // Close implements storage.Bucket.
@@ -112,11 +118,8 @@ func (m *Memory) Put(ctx context.Context, key string, r io.Reader, opts storage.
 	if err := checkKey("put", key); err != nil {
 		return storage.Object{}, err
 	}
-	if !m.opts.Lock && (!opts.Retention.IsZero() || opts.LegalHold) {
-		return storage.Object{}, memoryError("put", key, errors.ErrUnsupported, "this bucket cannot lock")
-	}
-	if !opts.CustomTime.IsZero() {
-		return storage.Object{}, memoryError("put", key, errors.ErrUnsupported, "this bucket has no custom time")
+	if err := m.checkOptions(opts); err != nil {
+		return storage.Object{}, memoryError("put", key, errors.ErrUnsupported, "%w", err)
 	}
 	p := &memoryPut{m: m, key: key, opts: opts}
 	o, err := p.run(ctx, r)
@@ -276,7 +279,8 @@ func (m *Memory) commit(p *memoryPut) (storage.Object, error) {
 		Size:        int64(len(p.data)),
 		Checksum:    storage.Checksum{Algorithm: "CRC32C", Value: base64.StdEncoding.EncodeToString(be32(sum))},
 		ContentType: p.opts.ContentType, Metadata: maps.Clone(p.opts.Metadata), Tags: maps.Clone(p.opts.Tags),
-		StorageClass: p.opts.StorageClass, Retention: p.opts.Retention, LegalHold: p.opts.LegalHold,
+		StorageClass: p.opts.StorageClass, Retention: m.retained(p.opts.Retention), LegalHold: p.opts.LegalHold,
+		Encryption: p.opts.Encryption, CustomTime: p.opts.CustomTime,
 	}})
 	return m.at(p.key, len(m.objects[p.key])-1).Object, nil
 }
@@ -417,7 +421,7 @@ func (m *Memory) versions(key string, all bool) []storage.Object {
 		if !all && (o.DeleteMarker || !o.Latest) {
 			continue
 		}
-		o.Metadata, o.Tags, o.Retention = nil, nil, storage.Retention{}
+		o.Metadata, o.Tags, o.Retention, o.LegalHold = nil, nil, storage.Retention{}, false
 		shown = append(shown, o)
 	}
 	return shown
@@ -447,43 +451,6 @@ func (m *Memory) Delete(ctx context.Context, key, version string) error {
 		delete(m.objects, key)
 	}
 	return nil
-}
-
-// change edits one version in place.
-func (m *Memory) change(op, key, version string, edit func(*memoryObject) error) error {
-	if err := checkKey(op, key); err != nil {
-		return err
-	}
-	if !m.opts.Lock {
-		return memoryError(op, key, errors.ErrUnsupported, "this bucket cannot lock")
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	i := m.find(key, version)
-	if i < 0 {
-		return memoryError(op, key, storage.ErrNotExist, "nothing there")
-	}
-	return edit(&m.objects[key][i])
-}
-
-// SetRetention implements storage.RetentionSetter.
-func (m *Memory) SetRetention(ctx context.Context, key, version string, r storage.Retention) error {
-	return m.change("retain", key, version, func(o *memoryObject) error {
-		weaker := o.Retention.Mode == storage.Compliance && r.Mode != storage.Compliance
-		if weaker || r.Until.Before(o.Retention.Until) {
-			return memoryError("retain", key, storage.ErrLocked, "it would be shortened")
-		}
-		o.Retention = r
-		return nil
-	})
-}
-
-// SetLegalHold implements storage.RetentionSetter.
-func (m *Memory) SetLegalHold(ctx context.Context, key, version string, on bool) error {
-	return m.change("hold", key, version, func(o *memoryObject) error {
-		o.LegalHold = on
-		return nil
-	})
 }
 
 // Uploads implements storage.UploadSweeper.

@@ -11,16 +11,17 @@ import (
 func memoryHarness(opts MemoryOptions) Harness {
 	const part = 64 << 10
 	opts.PartSize = part
-	return Harness{
+	h := Harness{
 		Open: func(t testing.TB) *Store {
 			m := NewMemory(opts)
-			return &Store{Bucket: m, Cut: m.Cut, Freeze: m.Freeze, Received: m.Received,
+			return &Store{Bucket: m, Cut: m.Cut, Freeze: m.Freeze, Received: m.Received, Blind: blind(m),
 				Leftovers: func(testing.TB) []string { return m.leftovers() }}
 		},
 		PartSize: part,
 		Want: storage.Capabilities{Versions: opts.Versions, DeferredHead: true, ObjectLock: opts.Lock,
-			LegalHold: opts.Lock, Tags: true, StorageClass: true},
-		Checksum: "CRC32C", Metadata: true, StorageClass: "COLD", StallTimeout: 20 * time.Millisecond,
+			LegalHold: opts.Lock, Tags: true, StorageClass: true, Encryption: true, CustomTime: opts.CustomTime},
+		Encryption: []storage.Encryption{{Mode: storage.EncryptionStore}, {Mode: storage.EncryptionKMS}, {Mode: storage.EncryptionKMS, Key: "k"}},
+		Checksum:   "CRC32C", Metadata: true, StorageClass: "COLD", StallTimeout: 20 * time.Millisecond,
 		Without: map[Hook]string{
 			HookBadCredentials: "memory asks for none",
 			HookNoBucket:       "memory is always there",
@@ -28,6 +29,23 @@ func memoryHarness(opts MemoryOptions) Harness {
 			HookDenied:         "memory knows no rights",
 			HookMemory:         "the store itself is in the heap",
 		},
+	}
+	if !opts.Lock {
+		h.Without[HookDefaultRetention] = "a bucket that cannot lock keeps nothing"
+		return h
+	}
+	h.DefaultRetention = func(t testing.TB) (storage.Bucket, storage.DefaultRetention) {
+		withDefault := opts
+		withDefault.DefaultRetention = storage.DefaultRetention{Mode: storage.Compliance, Days: 2}
+		return NewMemory(withDefault), withDefault.DefaultRetention
+	}
+	return h
+}
+
+func blind(m *Memory) func(testing.TB) (storage.Bucket, []storage.Attribute) {
+	return func(testing.TB) (storage.Bucket, []storage.Attribute) {
+		denied := []storage.Attribute{storage.AttributeTags, storage.AttributeRetention, storage.AttributeLegalHold}
+		return m.Blind(denied...), denied
 	}
 }
 
@@ -43,7 +61,7 @@ func (m *Memory) leftovers() []string {
 
 func TestMemory(t *testing.T) {
 	for name, opts := range map[string]MemoryOptions{
-		"plain": {}, "versions": {Versions: true}, "lock": {Versions: true, Lock: true},
+		"plain": {}, "versions": {Versions: true}, "lock": {Versions: true, Lock: true}, "custom time": {CustomTime: true},
 	} {
 		t.Run(name, func(t *testing.T) { Run(t, memoryHarness(opts)) })
 	}

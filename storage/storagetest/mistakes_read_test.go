@@ -220,7 +220,7 @@ func lockMistakes() []mistake {
 		}, caughts: []string{"lock/governance", "lock/compliance", "lock/legal hold", "lock/set later", "lock/overwrite"}},
 		{name: "shortens retention when asked", make: func(m *Memory, b *broken) {
 			b.retain = func(_ context.Context, key, version string, r storage.Retention) error {
-				return m.change("retain", key, version, func(o *memoryObject) error { o.Retention = r; return nil })
+				return m.change("retain", key, version, true, func(o *memoryObject) error { o.Retention = r; return nil })
 			}
 		}, caughts: []string{"lock/governance", "lock/compliance"}},
 		{name: "extends nothing", make: func(m *Memory, b *broken) {

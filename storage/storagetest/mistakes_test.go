@@ -16,7 +16,7 @@ import (
 
 func mistakes() []mistake {
 	return slices.Concat(sourceMistakes(), contextMistakes(), creationMistakes(), optionMistakes(),
-		headMistakes(), openMistakes(), listMistakes(), lockMistakes(), flowMistakes())
+		headMistakes(), openMistakes(), listMistakes(), lockMistakes(), keepMistakes(), flowMistakes())
 }
 
 // source replaces the reader of every Put.
@@ -315,6 +315,17 @@ func optionMistakes() []mistake {
 		options("drops the content type", func(o *storage.PutOptions) { o.ContentType = "" }, "put/metadata"),
 		options("drops tags", func(o *storage.PutOptions) { o.Tags = nil }, "put/tags"),
 		options("drops the storage class", func(o *storage.PutOptions) { o.StorageClass = "" }, "put/storage class"),
+		options("drops encryption", func(o *storage.PutOptions) { o.Encryption = storage.Encryption{} }, "put/encryption", "put/encryption refused"),
+		options("takes another key", func(o *storage.PutOptions) {
+			if o.Encryption.Key != "" {
+				o.Encryption.Key = "another"
+			}
+		}, "put/encryption"),
+		options("cuts tags down to what it can", func(o *storage.PutOptions) {
+			if storage.CheckTags(o.Tags) != nil {
+				o.Tags = nil
+			}
+		}, "put/tags refused"),
 		options("drops the custom time", func(o *storage.PutOptions) { o.CustomTime = time.Time{} }, "put/custom time"),
 		options("drops retention", func(o *storage.PutOptions) { o.Retention = storage.Retention{} },
 			"lock/governance", "lock/compliance", "lock/overwrite"),

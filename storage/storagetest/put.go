@@ -30,6 +30,9 @@ func putChecks() []check {
 		{"put/metadata", putMetadata},
 		{"put/tags", putTags},
 		{"put/storage class", putStorageClass},
+		{"put/tags refused", putTagsRefused},
+		{"put/encryption", putEncryption},
+		{"put/encryption refused", putEncryptionRefused},
 		{"put/custom time", putCustomTime},
 		{"put/locks refused", putLocksRefused},
 	}
@@ -243,6 +246,60 @@ func putTags(c *suite) {
 	}
 }
 
+// putTagsRefused: tags that S3 would not take are taken nowhere.
+func putTagsRefused(c *suite) {
+	if !c.h.Want.Tags {
+		return
+	}
+	many := map[string]string{}
+	for i := range storage.MaxTags + 1 {
+		many[fmt.Sprintf("k%d", i)] = "v"
+	}
+	for what, tags := range map[string]map[string]string{
+		"11 tags": many, "an empty key": {"": "v"}, "a key of the store's": {"aws:x": "v"},
+		"a character": {"k": "a&b"}, "a long key": {strings.Repeat("k", 129): "v"}, "a long value": {"k": strings.Repeat("v", 257)},
+	} {
+		for key, opts := range c.bothWays(1000) {
+			opts.Tags = tags
+			c.refusedUnread(what, key, opts, errors.ErrUnsupported)
+		}
+	}
+	c.nothing()
+}
+
+// putEncryption: what was asked for is shown, in the store's spelling, and the
+// content comes back.
+func putEncryption(c *suite) {
+	size := c.h.PartSize + 1
+	for i, want := range c.h.Encryption {
+		for name, opts := range map[string]storage.PutOptions{"stream": {}, "known": {Size: size}} {
+			key := fmt.Sprintf("encrypted/%d/%s", i, name)
+			opts.Encryption = want
+			c.put(key, size, opts)
+			o, err := c.bucket.Stat(c.ctx, key, "")
+			if err != nil || o.Encryption.IsZero() || !o.Encryption.Covers(want) {
+				c.Errorf("Stat %q shows the encryption %+v, asked was %+v, error %v", key, o.Encryption, want, err)
+			}
+			c.whole(key, size)
+		}
+	}
+	c.noLeftovers()
+}
+
+func putEncryptionRefused(c *suite) {
+	refused := append([]storage.Encryption{{Mode: "rot13"}}, c.h.EncryptionRefused...)
+	if !c.h.Want.Encryption {
+		refused = append(refused, storage.Encryption{Mode: storage.EncryptionStore}, storage.Encryption{Mode: storage.EncryptionKMS})
+	}
+	for _, e := range refused {
+		for key, opts := range c.bothWays(1000) {
+			opts.Encryption = e
+			c.refusedUnread(fmt.Sprintf("encryption %+v", e), key, opts, errors.ErrUnsupported)
+		}
+	}
+	c.nothing()
+}
+
 func putStorageClass(c *suite) {
 	if !c.h.Want.StorageClass {
 		c.Log("the bucket has no storage classes; whether they are ignored or refused is the driver's to document")
@@ -261,7 +318,7 @@ func putCustomTime(c *suite) {
 	want := time.Now().UTC().Truncate(time.Second).Add(-time.Hour)
 	for key, opts := range c.bothWays(1000) {
 		opts.CustomTime = want
-		if !c.h.CustomTime {
+		if !c.h.Want.CustomTime {
 			c.refusedUnread("custom time", key, opts, errors.ErrUnsupported)
 			continue
 		}

@@ -52,6 +52,9 @@ type Store struct {
 	Freeze func() (thaw func())
 	// Received (HookReceived) counts the bytes that came from the store.
 	Received func() int64
+	// Blind (HookBlind) opens the same bucket for credentials that may stat its
+	// objects and not see the attributes in denied.
+	Blind func(t testing.TB) (b storage.Bucket, denied []storage.Attribute)
 }
 
 // Harness is what a driver's test tells about one kind of store.
@@ -68,8 +71,9 @@ type Harness struct {
 	Checksum string
 	// Metadata says that Stat shows content type and metadata as they were put.
 	Metadata bool
-	// CustomTime says that PutOptions.CustomTime is kept; it is refused otherwise.
-	CustomTime bool
+	// Encryption is what the store takes and shows, when Want.Encryption;
+	// EncryptionRefused is what it cannot do.
+	Encryption, EncryptionRefused []storage.Encryption
 	// StorageClass is a class that the store takes and shows, when
 	// Want.StorageClass.
 	StorageClass string
@@ -79,6 +83,10 @@ type Harness struct {
 	// that is not there; a server that refuses connections; credentials
 	// without rights. An error of opening counts like one of the first call.
 	BadCredentials, NoBucket, Unreachable, Denied func(t testing.TB) (storage.Bucket, error)
+
+	// DefaultRetention (HookDefaultRetention) opens an empty bucket that keeps
+	// by itself, as want says, what is put into it.
+	DefaultRetention func(t testing.TB) (b storage.Bucket, want storage.DefaultRetention)
 
 	// Without gives, per hook the harness lacks, the reason: HookCut: "a file
 	// has no connection".
@@ -119,13 +127,17 @@ const (
 	HookNoBucket       Hook = "no bucket"
 	HookUnreachable    Hook = "unreachable"
 	HookDenied         Hook = "denied"
+	HookBlind          Hook = "blind"
+	// HookDefaultRetention is a bucket that keeps by itself.
+	HookDefaultRetention Hook = "default retention"
 	// HookMemory stands for the measurement of the heap, which makes no sense
 	// for a store inside the test process.
 	HookMemory Hook = "memory"
 )
 
 var hooks = []Hook{
-	HookCut, HookFreeze, HookReceived, HookBadCredentials, HookNoBucket, HookUnreachable, HookDenied, HookMemory,
+	HookCut, HookFreeze, HookReceived, HookBadCredentials, HookNoBucket, HookUnreachable, HookDenied, HookBlind,
+	HookDefaultRetention, HookMemory,
 }
 
 // check is one case of the suite. Its name is what Quirks refers to.
@@ -137,7 +149,7 @@ type check struct {
 // checks lists the whole suite.
 func checks() []check {
 	return slices.Concat(putChecks(), faultChecks(), headChecks(), readChecks(), listChecks(),
-		lockChecks(), errorChecks(), flowChecks())
+		lockChecks(), keepChecks(), errorChecks(), flowChecks())
 }
 
 // testPrefix has what a prefix may have: several segments, a space, UTF-8.
@@ -200,6 +212,9 @@ func runOne(t testing.TB, h Harness, k check, prefix string, seed uint64) {
 	before := goleak.IgnoreCurrent()
 	k.run(c)
 	c.checkSources()
+	for _, other := range c.others {
+		other.Close()
+	}
 	closed = true
 	if err := c.bucket.Close(); err != nil {
 		t.Errorf("Close: %v", err)
@@ -224,6 +239,7 @@ type suite struct {
 
 	mu      sync.Mutex
 	sources []*spy // given to Puts
+	others  []storage.Bucket
 }
 
 // has tells whether a hook is there, and holds the harness to its reason when
@@ -248,6 +264,9 @@ func (h *Harness) validate() error {
 	}
 	if h.Want.StorageClass && h.StorageClass == "" {
 		return errors.New("storagetest: Want.StorageClass needs a StorageClass to ask for")
+	}
+	if h.Want.Encryption != (len(h.Encryption) > 0) {
+		return errors.New("storagetest: Want.Encryption and the Encryption to ask for go together")
 	}
 	for hook, reason := range h.Without {
 		if !slices.Contains(hooks, hook) || reason == "" {

@@ -1,0 +1,111 @@
+package storagetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/pgstow/pgstow/storage"
+)
+
+// checkOptions is what this bucket cannot do of a Put.
+func (m *Memory) checkOptions(opts storage.PutOptions) error {
+	e := opts.Encryption
+	switch {
+	case !m.opts.Lock && (!opts.Retention.IsZero() || opts.LegalHold):
+		return errors.New("this bucket cannot lock")
+	case !m.opts.CustomTime && !opts.CustomTime.IsZero():
+		return errors.New("this bucket has no custom time")
+	case e.Mode != storage.EncryptionDefault && e.Mode != storage.EncryptionStore && e.Mode != storage.EncryptionKMS:
+		return fmt.Errorf("unknown encryption mode %q", e.Mode)
+	}
+	return storage.CheckTags(opts.Tags)
+}
+
+// retained is how an object is kept that asks for r.
+func (m *Memory) retained(r storage.Retention) storage.Retention {
+	if r.IsZero() {
+		return m.opts.DefaultRetention.From(time.Now().Truncate(time.Second))
+	}
+	return r
+}
+
+// Blind is the same bucket for credentials that may not see some attributes.
+func (m *Memory) Blind(denied ...storage.Attribute) storage.Bucket {
+	return &blindMemory{Memory: m, denied: denied}
+}
+
+type blindMemory struct {
+	*Memory
+	denied []storage.Attribute
+}
+
+// Stat implements storage.Bucket.
+func (b *blindMemory) Stat(ctx context.Context, key, version string) (storage.Object, error) {
+	o, err := b.Memory.Stat(ctx, key, version)
+	if err != nil {
+		return o, err
+	}
+	o.Denied = slices.Clone(b.denied)
+	for _, what := range o.Denied {
+		switch what {
+		case storage.AttributeRetention:
+			o.Retention = storage.Retention{}
+		case storage.AttributeLegalHold:
+			o.LegalHold = false
+		case storage.AttributeTags:
+			o.Tags = nil
+		}
+	}
+	return o, nil
+}
+
+// change edits one version in place, in a bucket that is able to.
+func (m *Memory) change(op, key, version string, able bool, edit func(*memoryObject) error) error {
+	if err := checkKey(op, key); err != nil {
+		return err
+	}
+	if !able {
+		return memoryError(op, key, errors.ErrUnsupported, "this bucket cannot do that")
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	i := m.find(key, version)
+	if i < 0 {
+		return memoryError(op, key, storage.ErrNotExist, "nothing there")
+	}
+	return edit(&m.objects[key][i])
+}
+
+// SetRetention implements storage.RetentionSetter.
+func (m *Memory) SetRetention(ctx context.Context, key, version string, r storage.Retention) error {
+	return m.change("retain", key, version, m.opts.Lock, func(o *memoryObject) error {
+		weaker := o.Retention.Mode == storage.Compliance && r.Mode != storage.Compliance
+		if weaker || r.Until.Before(o.Retention.Until) {
+			return memoryError("retain", key, storage.ErrLocked, "it would be shortened")
+		}
+		o.Retention = r
+		return nil
+	})
+}
+
+// SetLegalHold implements storage.RetentionSetter.
+func (m *Memory) SetLegalHold(ctx context.Context, key, version string, on bool) error {
+	return m.change("hold", key, version, m.opts.Lock, func(o *memoryObject) error {
+		o.LegalHold = on
+		return nil
+	})
+}
+
+// SetCustomTime implements storage.CustomTimeSetter.
+func (m *Memory) SetCustomTime(ctx context.Context, key, version string, at time.Time) error {
+	return m.change("set custom time", key, version, m.opts.CustomTime, func(o *memoryObject) error {
+		if at.Before(o.CustomTime) {
+			return memoryError("set custom time", key, storage.ErrLocked, "it would move back")
+		}
+		o.CustomTime = at
+		return nil
+	})
+}
