@@ -215,7 +215,9 @@ func (r *restoreRun) parallel(ctx context.Context, tools dumper.Tools, c *choice
 	}
 	p := &plannedRestore{
 		dumpBlocks: d, jobs: jobs, conn: r.opts.Conn, tools: tools, options: r.opts.Restore, log: r.log,
-		plan: c.head.Plan(c.entries, pgarchive.PlanOptions{Jobs: jobs, Size: func(id int) int64 { return d.sizes[id] }}),
+		plan: c.head.Plan(c.entries, pgarchive.PlanOptions{
+			Jobs: jobs, Size: func(id int) int64 { return d.sizes[id] }, Rows: func(id int) int64 { return d.rows[id] },
+		}),
 	}
 	if p.restorer, err = dumper.OpenRestorer(ctx, p.conn, tools, p.options); err != nil {
 		return err

@@ -29,6 +29,7 @@ type dumpBlocks struct {
 	key    string // of the dump, for errors
 	parts  map[int]pgarchive.ExpectedPart
 	sizes  map[int]int64
+	rows   map[int]int64
 	source rangeOpener
 
 	progress *tracker
@@ -44,12 +45,16 @@ func newDumpBlocks(head *pgarchive.Head, o StoredObject, ix *Index, source range
 	d := &dumpBlocks{
 		head: head, key: o.Key, source: source, progress: progress,
 		parts: make(map[int]pgarchive.ExpectedPart, len(ix.Blocks)), sizes: make(map[int]int64, len(ix.Blocks)),
+		rows: make(map[int]int64, len(ix.Blocks)),
 	}
 	for i, b := range ix.Blocks {
 		d.parts[b.DumpID] = want.Blocks[i]
 		// The content's size tells how long loading takes, the stored one does not.
 		if d.sizes[b.DumpID] = b.RawBytes; b.RawBytes <= 0 {
 			d.sizes[b.DumpID] = b.Length
+		}
+		if b.Content != nil {
+			d.rows[b.DumpID] = b.Content.Rows
 		}
 	}
 	for _, e := range head.Promised() {
@@ -155,8 +160,8 @@ func (a *partArchive) close() error {
 }
 
 // plannedRestore is a restore in several runs of pg_restore, each fed with a part of the
-// archive: definitions, then data by several workers, each table's indexes and keys as
-// soon as its data are in, then the rest.
+// archive: definitions, then data by several workers, with indexes and keys of what is
+// in already, then the rest.
 type plannedRestore struct {
 	*dumpBlocks
 	plan     *pgarchive.Plan
@@ -167,18 +172,12 @@ type plannedRestore struct {
 	log      *slog.Logger
 	restorer *dumper.Restorer
 
-	mu      sync.Mutex
-	errors  []string // that KeepGoing let pass
-	begun   int      // the step, for what is told of a restore that failed
-	pending map[string]int
-	tables  int
-	blocked map[int][]*late // by block
-}
-
-// late waits for blocks of several jobs.
-type late struct {
-	left  int
-	owned []int
+	mu       sync.Mutex
+	errors   []string // that KeepGoing let pass
+	begun    int      // the step, for what is told of a restore that failed
+	pending  map[string]int
+	tables   int
+	schedule schedule
 }
 
 // The steps of a plannedRestore.
@@ -224,19 +223,13 @@ func (p *plannedRestore) state() string {
 }
 
 func (p *plannedRestore) prepare() {
-	p.pending, p.blocked = map[string]int{}, map[int][]*late{}
+	p.pending, p.schedule = map[string]int{}, newSchedule(p.plan)
 	for _, job := range p.plan.Jobs {
 		for _, part := range p.blocksIn(job.Blocks) {
 			p.pending[part.Name]++
 		}
 	}
 	p.tables = len(p.pending)
-	for _, l := range p.plan.Late {
-		waiting := &late{left: len(l.Blocks), owned: l.Owned}
-		for _, b := range l.Blocks {
-			p.blocked[b] = append(p.blocked[b], waiting)
-		}
-	}
 	p.progress.tables(0, p.tables)
 }
 
@@ -299,62 +292,79 @@ func (p *plannedRestore) note(result dumper.RestoreResult) {
 	p.errors = append(p.errors, result.Errors...)
 }
 
-// data loads the blocks. The first failure ends all workers.
+// data loads the blocks, and builds what only needs them. The first failure ends all.
 func (p *plannedRestore) data(ctx context.Context) error {
 	p.progress.phase(PhaseData)
-	queue := make(chan pgarchive.Job, len(p.plan.Jobs))
-	for _, job := range p.plan.Jobs {
-		queue <- job
-	}
-	close(queue)
+	jobs := max(p.jobs, 1)
 	workers, ctx := errgroup.WithContext(ctx)
-	for range min(max(p.jobs, 1), len(p.plan.Jobs)) {
-		workers.Go(func() error {
-			for job := range queue {
-				if err := p.load(ctx, job); err != nil {
+	ended := make(chan struct{}, jobs)
+	for running := 0; ; {
+		for running < jobs {
+			t, ok := p.next()
+			if !ok {
+				break
+			}
+			running++
+			workers.Go(func() error {
+				if err := p.do(ctx, t); err != nil {
 					return err
 				}
+				p.done(t)
+				ended <- struct{}{}
+				return nil
+			})
+		}
+		if running == 0 {
+			return workers.Wait()
+		}
+		select {
+		case <-ended:
+			running--
+		case <-ctx.Done():
+			cause := context.Cause(ctx)
+			if err := workers.Wait(); err != nil {
+				return err
 			}
-			return nil
-		})
+			return cause
+		}
 	}
-	return workers.Wait()
 }
 
-// load restores one job, and what was waiting for it.
-func (p *plannedRestore) load(ctx context.Context, job pgarchive.Job) error {
+// do runs a task.
+func (p *plannedRestore) do(ctx context.Context, t *task) error {
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if err := p.feed(ctx, slices.Concat(job.Blocks, job.Owned)); err != nil {
-		return fmt.Errorf("load %s: %w", p.names(job.Blocks), err)
+	err := p.feed(ctx, t.entries)
+	switch {
+	case err == nil:
+		return nil
+	case t.loads:
+		return fmt.Errorf("load %s: %w", p.names(t.blocks), err)
 	}
-	for _, l := range p.loaded(job) {
-		if err := p.toc(ctx, l.owned); err != nil {
-			return fmt.Errorf("indexes and keys of %s: %w", p.names(job.Blocks), err)
-		}
-	}
-	return nil
+	return fmt.Errorf("indexes and keys of %s: %w", p.names(t.blocks), err)
 }
 
-// loaded counts the job's blocks and returns what they were the last for.
-func (p *plannedRestore) loaded(job pgarchive.Job) (ready []*late) {
+func (p *plannedRestore) next() (*task, bool) {
 	p.mu.Lock()
-	for _, b := range job.Blocks {
-		for _, l := range p.blocked[b] {
-			if l.left--; l.left == 0 {
-				ready = append(ready, l)
+	defer p.mu.Unlock()
+	return p.schedule.next()
+}
+
+// done counts the blocks that a task has loaded.
+func (p *plannedRestore) done(t *task) {
+	p.mu.Lock()
+	p.schedule.done(t)
+	if t.loads {
+		for _, part := range p.blocksIn(t.blocks) {
+			if p.pending[part.Name]--; p.pending[part.Name] == 0 {
+				delete(p.pending, part.Name)
 			}
-		}
-		name := p.parts[p.head.Entries[b].DumpID].Name
-		if p.pending[name]--; p.pending[name] == 0 {
-			delete(p.pending, name)
 		}
 	}
 	left := len(p.pending)
 	p.mu.Unlock()
 	p.progress.tables(p.tables-left, p.tables)
-	return ready
 }
 
 // names lists what blocks are of, the first few.

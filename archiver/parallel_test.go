@@ -394,11 +394,9 @@ func TestParallelRestoreProgress(t *testing.T) {
 	}
 }
 
-// A table whose blocks are spread over several jobs has its key when the last of
-// them is in. pg_dump writes no such archive: the plan is bent instead.
-func TestParallelRestoreLate(t *testing.T) {
-	s := threeTables(t)
-	db := s.pg.CreateDatabase(t)
+// planned is a restore with two workers, planned as if every table were large.
+func (s *stored) planned(t *testing.T, db string) *plannedRestore {
+	t.Helper()
 	r := &restoreRun{opts: RestoreOptions{Bucket: bucketOf(t, s.all)}, log: logger(nil), progress: newTracker(nil), res: &RestoreResult{Manifest: s.m}, index: s.ix}
 	head, err := r.readHead(t.Context())
 	if err != nil {
@@ -416,22 +414,96 @@ func TestParallelRestoreLate(t *testing.T) {
 		dumpBlocks: d, jobs: 2, conn: connTo(t, s.pg, db), log: r.log,
 		plan: head.Plan(head.Select(pgarchive.Selection{}).Entries, pgarchive.PlanOptions{Jobs: 2}),
 	}
-	var all pgarchive.Late
-	for i := range p.plan.Jobs {
-		job := &p.plan.Jobs[i]
-		all.Blocks, all.Owned = append(all.Blocks, job.Blocks...), append(all.Owned, job.Owned...)
-		job.Owned = nil
-	}
-	p.plan.Late = []pgarchive.Late{all}
 	if p.restorer, err = dumper.OpenRestorer(t.Context(), p.conn, tools[0], dumper.RestoreOptions{}); err != nil {
 		t.Fatal(err)
 	}
+	return p
+}
+
+// A table whose blocks are spread over several jobs has its key when the last of
+// them is in. pg_dump writes no such archive: the plan is bent instead.
+func TestParallelRestoreLate(t *testing.T) {
+	s := threeTables(t)
+	db := s.pg.CreateDatabase(t)
+	p := s.planned(t, db)
+	var all pgarchive.Late
+	for _, l := range p.plan.Late {
+		all.Blocks, all.Keys = append(all.Blocks, l.Blocks...), append(all.Keys, l.Keys...)
+	}
+	p.plan.Late = []pgarchive.Late{all}
 	if err := p.run(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	const keys = `SELECT count(*) FROM pg_constraint WHERE contype = 'p' AND connamespace = 'public'::regnamespace`
-	if got := text(t, s.pg, db, keys); got != "3" || len(all.Owned) != 3 {
-		t.Errorf("%s keys, want %d", got, len(all.Owned))
+	if got := text(t, s.pg, db, keys); got != "3" || len(all.Keys) != 3 {
+		t.Errorf("%s keys, want %d", got, len(all.Keys))
+	}
+}
+
+// indexed are tables whose indexes alter them on the way, which two sessions at
+// once would end in a deadlock.
+const indexed = `
+	CREATE TABLE wide (id int PRIMARY KEY, a int NOT NULL, b text, c timestamptz, UNIQUE (a, b));
+	INSERT INTO wide SELECT i, i % 97, md5(i::text), now() FROM generate_series(1, 30000) i;
+	CREATE INDEX wide_a ON wide (a);
+	CREATE INDEX wide_b ON wide (lower(b));
+	CREATE INDEX wide_c ON wide (c) WHERE a > 5;
+	CREATE UNIQUE INDEX wide_identity ON wide (a, id);
+	ALTER TABLE wide CLUSTER ON wide_a;
+	ALTER TABLE wide REPLICA IDENTITY USING INDEX wide_identity;
+	CREATE TABLE plain (id int, a int);
+	INSERT INTO plain SELECT i, i % 97 FROM generate_series(1, 30000) i;
+	CREATE INDEX plain_a ON plain (a);
+	CREATE INDEX plain_id ON plain (id);
+	COMMENT ON INDEX plain_id IS 'on an index';`
+
+const indexesOf = `SELECT string_agg(concat_ws(' ', pg_get_indexdef(indexrelid), indisclustered, indisreplident, indisvalid, obj_description(indexrelid)), E'\n'
+	ORDER BY indexrelid::regclass::text) FROM pg_index JOIN pg_class c ON c.oid = indrelid WHERE relnamespace = 'public'::regnamespace`
+
+// Indexes of large tables are built beside each other, keys for themselves.
+func TestParallelRestoreIndexes(t *testing.T) {
+	pg := testenv.Postgres(t)
+	source := pg.CreateDatabase(t)
+	pg.Exec(t, source, indexed)
+	b := storagetest.NewMemory(storagetest.MemoryOptions{})
+	shown, err := Show(t.Context(), b, archived(t, pg, source, b).Manifest.ID, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &stored{pg: pg, m: shown.Manifest, ix: shown.Index, all: content(t, b)}
+	db := pg.CreateDatabase(t)
+	p := s.planned(t, db)
+	if len(p.plan.Jobs) != 2 || len(p.plan.Late) != 2 {
+		t.Fatalf("planned are %d jobs and %d tables to be indexed", len(p.plan.Jobs), len(p.plan.Late))
+	}
+	if err := p.run(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if want, got := text(t, pg, source, indexesOf), text(t, pg, db, indexesOf); got != want || strings.Count(got, "INDEX") != 8 {
+		t.Errorf("indexes are\n%s\nwant\n%s", got, want)
+	}
+	sameDatabase(t, pg, source, db, false)
+}
+
+// An index that fails ends the restore, and the error names its table.
+func TestParallelRestoreIndexFails(t *testing.T) {
+	s := threeTables(t)
+	db := s.pg.CreateDatabase(t)
+	p := s.planned(t, db)
+	for i := range p.head.Entries {
+		if e := &p.head.Entries[i]; e.Tag.S == "second second_pkey" {
+			e.Defn.S = "ALTER TABLE ONLY public.second ADD CONSTRAINT second_pkey PRIMARY KEY (nowhere);\n"
+		}
+	}
+	err := p.run(t.Context())
+	if !errors.Is(err, dumper.ErrRestore) || !strings.Contains(err.Error(), "indexes and keys of table public.second: ") || !strings.Contains(err.Error(), "nowhere") {
+		t.Errorf("error is %v", err)
+	}
+	if got := p.state(); !strings.HasPrefix(got, "the definitions and the data of ") {
+		t.Errorf("state is %q", got)
+	}
+	if n := dumpSessions(t, s.pg, db); n > 0 {
+		t.Errorf("%d sessions are left", n)
 	}
 }
 

@@ -44,7 +44,7 @@ ARCHIVE is an id, the start of one, "latest" (with --name), or a time such as 20
 
 The archive is streamed, nothing is staged on local disk. Manifest, index and head are checked before pg_restore gets a byte, and the last bytes of each table are held back until its hash matches. Before any SQL runs, what the target lacks is listed with the option that cures it. The restore stops at the first error unless --keep-going.
 
-Several tables are loaded at once, the largest first, each table's indexes and keys are built as soon as its data are in, and the rest comes at the end. With --table or --schema only what they need is read. With --clean, with --data-only and with some options of pg_restore one table is loaded after another.
+Several tables are loaded at once, the largest first, indexes and keys are built when their table's data are in, beside other tables, and the rest comes at the end. With --table or --schema only what they need is read. With --clean, with --data-only and with some options of pg_restore one table is loaded after another.
 
 Options behind "--" go to pg_restore.`,
 			examples: []example{

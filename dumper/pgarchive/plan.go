@@ -11,23 +11,27 @@ import (
 type PlanOptions struct {
 	// Jobs is how many blocks will be restored at once; 0 is 1.
 	Jobs int
-	// Size is what restoring a block costs, in bytes: its content before compression
-	// where that is known, else its stored length. nil gives every block a job of its own.
+	// Size is a block's content before compression in bytes, where that is known, else its
+	// stored length. nil gives every block a job of its own.
 	Size func(dumpID int) int64
+	// Rows are those of a block, 0 if nobody counted them. nil knows none.
+	Rows func(dumpID int) int64
 }
 
 // Plan is a restore in steps, each of them a small archive for a pg_restore of its own
 // ([Head.Synthesise]). All numbers are places in Head.Entries, ascending. A step must not
-// begin before the one above it has ended; jobs have no order among themselves.
+// begin before the one above it has ended; jobs have no order among themselves, and are one
+// step with what is built between them.
 type Plan struct {
 	// PreData are the definitions that data need.
 	PreData []int
 	// Blockless are entries of the data section without a block: sequence values, and
 	// from archive version 1.16 on large objects without their content.
 	Blockless []int
-	// Jobs are the blocks, the most costly first.
+	// Jobs are the blocks, those with the longest way to go first.
 	Jobs []Job
-	// Late are indexes and keys of tables whose blocks are spread over several jobs.
+	// Late are indexes and keys that do not come in the job of their table's data: those of
+	// large tables, and of tables whose blocks are spread over several jobs.
 	Late []Late
 	// Final is everything else: foreign keys, triggers, rules, row security, privileges,
 	// materialized views. It may go to a pg_restore with -j.
@@ -41,13 +45,16 @@ type Plan struct {
 type Job struct {
 	Blocks []int
 	Owned  []int
-	Size   int64
+	Cost   int64 // of all this, and of what waits for it
 }
 
-// Late can be built when all of Blocks are in.
+// Late can be built when all of Blocks are in. A key locks its table, so that Keys go to one
+// pg_restore, before the indexes, which may be built beside each other.
 type Late struct {
-	Blocks []int
-	Owned  []int
+	Blocks  []int
+	Keys    []int
+	Indexes []int
+	Each    int64 // what one of them costs
 }
 
 // Small blocks share a job, since starting pg_restore and connecting take time: up to a
@@ -57,6 +64,14 @@ const (
 	maxBatch  = 16 << 20
 	perBatch  = 16
 	maxBlocks = 500 // their entries are text for pg_restore to parse
+)
+
+// Costs are bytes of COPY text that take as long. They need not be exact: a wrong order
+// costs time alone.
+const (
+	rowCost   = 32  // of a row, beside its text
+	indexCost = 48  // of a row in an index
+	usualRow  = 128 // bytes of a row where nobody counted
 )
 
 // Plan plans the restore of chosen entries, as Select chooses them.
@@ -103,6 +118,7 @@ type planner struct {
 type tablePlan struct {
 	blocks []int
 	owned  []int
+	rows   int64
 }
 
 // sort puts an entry into its step.
@@ -156,6 +172,7 @@ func (p *planner) own() {
 			p.tables[id] = t
 		}
 		t.blocks = append(t.blocks, i)
+		t.rows += p.rows(i)
 		p.owner[i] = t
 	}
 	for _, i := range p.post {
@@ -184,7 +201,7 @@ func (p *planner) ownerOf(e *Entry) *tablePlan {
 	return owner
 }
 
-// batch makes jobs of the blocks, the most costly first.
+// batch makes jobs of the blocks.
 func (p *planner) batch() {
 	var total int64
 	for _, i := range p.blocks {
@@ -192,38 +209,49 @@ func (p *planner) batch() {
 	}
 	limit := min(max(total/int64(perBatch*max(p.opts.Jobs, 1)), minBatch), maxBatch)
 	var small Job
+	var sum int64
 	flush := func() {
 		if len(small.Blocks) > 0 {
 			p.plan.Jobs = append(p.plan.Jobs, small)
 		}
-		small = Job{}
+		small, sum = Job{}, 0
 	}
 	for _, i := range p.blocks {
 		size := p.size(i)
 		if size >= limit {
-			p.plan.Jobs = append(p.plan.Jobs, Job{Blocks: []int{i}, Size: size})
+			p.plan.Jobs = append(p.plan.Jobs, Job{Blocks: []int{i}})
 			continue
 		}
-		if small.Size+size > limit || len(small.Blocks) == maxBlocks {
+		if sum+size > limit || len(small.Blocks) == maxBlocks {
 			flush()
 		}
 		small.Blocks = append(small.Blocks, i)
-		small.Size += size
+		sum += size
 	}
 	flush()
-	slices.SortStableFunc(p.plan.Jobs, func(a, b Job) int { return cmp.Compare(b.Size, a.Size) })
 	p.handOut()
+	slices.SortStableFunc(p.plan.Jobs, func(a, b Job) int { return cmp.Compare(b.Cost, a.Cost) })
 }
 
 func (p *planner) size(i int) int64 { return max(p.opts.Size(p.head.Entries[i].DumpID), 0) }
 
-// handOut adds to each job what its tables own, and leaves aside what several jobs must
-// have ended for.
+func (p *planner) rows(i int) int64 {
+	if p.opts.Rows != nil {
+		if n := p.opts.Rows(p.head.Entries[i].DumpID); n > 0 {
+			return n
+		}
+	}
+	return p.size(i) / usualRow
+}
+
+// handOut adds to each job what its tables own, or leaves it for later. It sets the costs.
 func (p *planner) handOut() {
 	jobOf := map[int]int{}
-	for n, job := range p.plan.Jobs {
+	for n := range p.plan.Jobs {
+		job := &p.plan.Jobs[n]
 		for _, i := range job.Blocks {
 			jobOf[i] = n
+			job.Cost += p.size(i) + rowCost*p.rows(i)
 		}
 	}
 	for _, i := range p.blocks {
@@ -231,14 +259,46 @@ func (p *planner) handOut() {
 		if t == nil || len(t.owned) == 0 || t.blocks[0] != i {
 			continue
 		}
-		n := jobOf[i]
-		if slices.ContainsFunc(t.blocks, func(b int) bool { return jobOf[b] != n }) {
-			p.plan.Late = append(p.plan.Late, Late{Blocks: t.blocks, Owned: t.owned})
-			continue
+		each := indexCost * t.rows
+		last := -1
+		for _, b := range t.blocks {
+			if n := jobOf[b]; n != last {
+				p.plan.Jobs[n].Cost += each * int64(len(t.owned))
+				last = n
+			}
 		}
-		p.plan.Jobs[n].Owned = append(p.plan.Jobs[n].Owned, t.owned...)
+		n := jobOf[i]
+		if p.apart(n) || slices.ContainsFunc(t.blocks, func(b int) bool { return jobOf[b] != n }) {
+			p.leave(t, each)
+		} else {
+			p.plan.Jobs[n].Owned = append(p.plan.Jobs[n].Owned, t.owned...)
+		}
 	}
 	for n := range p.plan.Jobs {
 		slices.Sort(p.plan.Jobs[n].Owned)
 	}
 }
+
+// apart tells a job whose indexes had better not follow at once: other data, with a longer
+// way to go, may be waiting for the worker.
+func (p *planner) apart(n int) bool {
+	blocks := p.plan.Jobs[n].Blocks
+	return p.opts.Jobs > 1 && len(blocks) == 1 && p.size(blocks[0]) >= maxBatch
+}
+
+func (p *planner) leave(t *tablePlan, each int64) {
+	late := Late{Blocks: t.blocks, Each: each}
+	for _, i := range t.owned {
+		if locks(&p.head.Entries[i]) {
+			late.Keys = append(late.Keys, i)
+		} else {
+			late.Indexes = append(late.Indexes, i)
+		}
+	}
+	p.plan.Late = append(p.plan.Late, late)
+}
+
+// locks tells what locks out others that build on the same table: a key, and an index whose
+// definition goes on to alter the table (CLUSTER ON, REPLICA IDENTITY), which two sessions
+// at once would end in a deadlock.
+func locks(e *Entry) bool { return e.Desc.S != "INDEX" || strings.Contains(e.Defn.S, "ALTER ") }

@@ -22,7 +22,8 @@ func steps(h *Head, p *Plan) string {
 		write("job", slices.Concat(j.Blocks, j.Owned))
 	}
 	for _, l := range p.Late {
-		write("late", l.Owned)
+		write("late keys", l.Keys)
+		write("late indexes", l.Indexes)
 	}
 	write("final", p.Final)
 	write("statistics", p.Statistics)
@@ -65,9 +66,13 @@ func TestPlanIsWhole(t *testing.T) {
 				for n, j := range p.Jobs {
 					note(j.Blocks)
 					note(j.Owned)
-					if n > 0 && j.Size > p.Jobs[n-1].Size {
-						t.Errorf("job %d is larger than the one before", n)
+					if n > 0 && j.Cost > p.Jobs[n-1].Cost {
+						t.Errorf("job %d costs more than the one before", n)
 					}
+				}
+				for _, l := range p.Late {
+					note(l.Keys)
+					note(l.Indexes)
 				}
 				for i := range head.Entries {
 					want := 1
@@ -171,48 +176,95 @@ func sliced(blocks ...string) *Head {
 	}
 	key := add("CONSTRAINT", "a a_pkey", SectionPostData, false, tables["a"])
 	add("INDEX", "b_idx", SectionPostData, false, tables["b"])
+	add("INDEX", "b_sorted", SectionPostData, false, tables["b"])
+	h.Entries[len(h.Entries)-1].Defn.S = "CREATE INDEX b_sorted ON b USING btree (x);\n\nALTER TABLE b CLUSTER ON b_sorted;\n"
 	add("INDEX", "both", SectionPostData, false, tables["a"], tables["b"])
 	add("INDEX", "after", SectionPostData, false, tables["a"], key)
 	add("INDEX", "elsewhere", SectionPostData, false, tables["a"], "999")
 	return h
 }
 
-// Indexes wait for every block of their table; those of two tables, or behind something
-// else, for the end.
+// Indexes of a large table, and of one with several blocks, wait for all its blocks; those
+// of two tables, or behind something else, for the end. What locks the table comes first,
+// and in one piece.
 func TestPlanSlices(t *testing.T) {
 	for _, c := range []struct {
 		blocks string
+		jobs   int
 		sizes  []int64 // by block
 		want   string
 	}{
-		{"a b", []int64{64 << 20, 32 << 20}, `job: TABLE DATA a, CONSTRAINT a a_pkey, INDEX elsewhere
-job: TABLE DATA b, INDEX b_idx
+		{"a b", 1, []int64{64 << 20, 32 << 20}, `job: TABLE DATA a, CONSTRAINT a a_pkey, INDEX elsewhere
+job: TABLE DATA b, INDEX b_idx, INDEX b_sorted
 final: INDEX both, INDEX after
 `},
-		{"a a b a", []int64{20 << 20, 80 << 20, 40 << 20, 30 << 20}, `job: TABLE DATA a
-job: TABLE DATA b, INDEX b_idx
+		{"a b", 2, []int64{64 << 20, 32 << 20}, `job: TABLE DATA a
+job: TABLE DATA b
+late keys: CONSTRAINT a a_pkey
+late indexes: INDEX elsewhere
+late keys: INDEX b_sorted
+late indexes: INDEX b_idx
+final: INDEX both, INDEX after
+`},
+		{"a b", 2, []int64{15 << 20, 17 << 20}, `job: TABLE DATA b
+job: TABLE DATA a, CONSTRAINT a a_pkey, INDEX elsewhere
+late keys: INDEX b_sorted
+late indexes: INDEX b_idx
+final: INDEX both, INDEX after
+`},
+		{"a a b a", 1, []int64{20 << 20, 80 << 20, 40 << 20, 30 << 20}, `job: TABLE DATA a
 job: TABLE DATA a
 job: TABLE DATA a
-late: CONSTRAINT a a_pkey, INDEX elsewhere
+job: TABLE DATA b, INDEX b_idx, INDEX b_sorted
+late keys: CONSTRAINT a a_pkey
+late indexes: INDEX elsewhere
 final: INDEX both, INDEX after
 `},
-		{"a a b", []int64{10, 10, 10}, `job: TABLE DATA a, TABLE DATA a, TABLE DATA b, CONSTRAINT a a_pkey, INDEX b_idx, INDEX elsewhere
+		{"a a b", 2, []int64{10, 10, 10}, `job: TABLE DATA a, TABLE DATA a, TABLE DATA b, CONSTRAINT a a_pkey, INDEX b_idx, INDEX b_sorted, INDEX elsewhere
 final: INDEX both, INDEX after
 `},
-		{"b", []int64{10}, `job: TABLE DATA b, INDEX b_idx, INDEX both
+		{"b", 2, []int64{10}, `job: TABLE DATA b, INDEX b_idx, INDEX b_sorted, INDEX both
 final: CONSTRAINT a a_pkey, INDEX after, INDEX elsewhere
 `},
 	} {
 		h := sliced(strings.Fields(c.blocks)...)
-		p := h.Plan(h.Select(Selection{}).Entries, PlanOptions{Jobs: 2, Size: func(id int) int64 { return c.sizes[id-3] }})
+		p := h.Plan(h.Select(Selection{}).Entries, PlanOptions{Jobs: c.jobs, Size: func(id int) int64 { return c.sizes[id-3] }})
 		p.PreData = nil
 		if got := steps(h, p); got != c.want {
 			t.Errorf("%s: planned\n%s\nwant\n%s", c.blocks, got, c.want)
 		}
 		for _, l := range p.Late {
-			if want := strings.Count(c.blocks, "a"); len(l.Blocks) != want {
-				t.Errorf("%s: waits for %d blocks, not %d", c.blocks, len(l.Blocks), want)
+			e := &h.Entries[slices.Concat(l.Keys, l.Indexes)[0]]
+			if want := strings.Count(c.blocks, h.Entries[l.Blocks[0]].Tag.S); len(l.Blocks) != want {
+				t.Errorf("%s: %s waits for %d blocks, not %d", c.blocks, e.Label(), len(l.Blocks), want)
 			}
+		}
+	}
+}
+
+// What is built behind data makes their way longer, and so do rows beside bytes.
+func TestPlanOrder(t *testing.T) {
+	h := sliced("a", "b") // a has two indexes, b three
+	size, rows := []int64{100 << 20, 100 << 20}, []int64{1e6, 1e6}
+	first := func() string {
+		p := h.Plan(h.Select(Selection{}).Entries, PlanOptions{
+			Jobs: 2, Size: func(id int) int64 { return size[id-3] }, Rows: func(id int) int64 { return rows[id-3] },
+		})
+		return h.Entries[p.Jobs[0].Blocks[0]].Tag.S
+	}
+	for _, c := range []struct {
+		size, rows []int64
+		want       string
+	}{
+		{[]int64{100 << 20, 100 << 20}, []int64{1e6, 1e6}, "a"},
+		{[]int64{100 << 20, 100 << 20}, []int64{1e5, 1e6}, "b"},
+		{[]int64{100 << 20, 300 << 20}, []int64{1e6, 1e6}, "b"},
+		{[]int64{100 << 20, 300 << 20}, []int64{1e7, 1e6}, "a"},
+		{[]int64{100 << 20, 90 << 20}, []int64{0, 0}, "a"}, // nobody counted
+	} {
+		size, rows = c.size, c.rows
+		if got := first(); got != c.want {
+			t.Errorf("%v bytes, %v rows: %s comes first, want %s", size, rows, got, c.want)
 		}
 	}
 }
