@@ -13,10 +13,10 @@ FUZZTIME ?= 60s
 export CGO_ENABLED = 0
 export GOFLAGS := $(GOFLAGS) -trimpath
 
-.PHONY: help build demo test lint fuzz bench tools clean
+.PHONY: help build demo test test-versions lint fuzz bench tools clean
 
 help: ## print this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | expand -t 8
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 16
 
 build: ## bin/pgstow, a static binary
 	go build -ldflags '-s -w -X main.version=$(VERSION)' -o bin/pgstow ./cmd/pgstow
@@ -30,6 +30,11 @@ demo: ## archive a sample database into a local S3 server and restore it
 
 test: tools lint build ## everything CI runs: tools, lint, build and all tests
 	go run ./internal/testenv/runtests -p $(TEST_P) -timeout $(TEST_TIMEOUT) ./...
+
+test-versions: tools ## round trips with servers and clients of PostgreSQL 13, 15, 17 and 18
+	@internal/testenv/tools.sh servers
+	go run ./internal/testenv/runtests -list internal/testenv/versions.txt -tags versions -run '^TestVersions' \
+	  -p $(TEST_P) -timeout $(TEST_TIMEOUT) ./internal/testenv ./archiver ./cmd/pgstow/e2e
 
 lint: tools ## import rules, static checks and formatting
 	$(LINT) run

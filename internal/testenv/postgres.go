@@ -2,6 +2,7 @@ package testenv
 
 import (
 	"context"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -31,6 +32,40 @@ func Postgres(t testing.TB) *Cluster {
 	})
 	showLog(t, "PostgreSQL", pg)
 	return &Cluster{pg}
+}
+
+// Majors are the major versions that PostgresMajor starts. They are installed
+// by `tools.sh servers`, for `make test-versions` alone.
+var Majors = server.Majors
+
+var majors = func() map[int]*shared[*server.Postgres] {
+	m := map[int]*shared[*server.Postgres]{}
+	for _, major := range Majors {
+		m[major] = new(shared[*server.Postgres])
+	}
+	return m
+}()
+
+// PostgresMajor is Postgres of a certain major version.
+func PostgresMajor(t testing.TB, major int) *Cluster {
+	t.Helper()
+	one, ok := majors[major]
+	if !ok {
+		t.Fatalf("testenv: PostgreSQL %d is none of %v", major, Majors)
+	}
+	pg := one.get(t, func(ctx context.Context, h *server.Home) (*server.Postgres, error) {
+		return h.StartPostgres(ctx, PostgresOptions{Major: major})
+	})
+	showLog(t, fmt.Sprint("PostgreSQL ", major), pg)
+	return &Cluster{pg}
+}
+
+// MajorBin is the directory of a major version's programs.
+func MajorBin(t testing.TB, major int) string {
+	t.Helper()
+	bin, err := server.MajorBin(major)
+	must(t, err)
+	return bin
 }
 
 // NewPostgres starts a cluster of this test's own. It ends with the test.

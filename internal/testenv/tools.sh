@@ -3,6 +3,7 @@
 #
 #   tools.sh demo    the demo's: PostgreSQL and versitygw
 #   tools.sh test    everything the tests need, the linter included
+#   tools.sh servers PostgreSQL 13, 15, 17 and 18, for make test-versions
 #
 # Go programs are built once per version into ${XDG_CACHE_HOME:-~/.cache}/pgstow-tools
 # and linked into .tools/bin, so that a clean clone builds no server again.
@@ -65,6 +66,96 @@ postgres() {
 
 versitygw() { tool versitygw github.com/versity/versitygw/cmd/versitygw v1.8.0; }
 
+# find_mirror sets mirror to the one that the machine installs from, with its proxy.
+find_mirror() {
+  local proxy=
+  mirror=${DEBIAN_MIRROR:-$(debian_sources)}
+  if [ -z "$mirror" ]; then
+    as_root apt-get -qq update
+    mirror=$(debian_sources)
+  fi
+  [ -n "$mirror" ] || { echo "tools.sh: apt knows no Debian mirror; name one in DEBIAN_MIRROR" >&2; return 1; }
+  eval "$(apt-config shell proxy Acquire::http::Proxy)"
+  [ -z "$proxy" ] || export http_proxy="$proxy"
+}
+
+debian_sources() {
+  apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' | sort -u | sed -n 1p
+}
+
+# server MAJOR SUITE makes .tools/postgres/MAJOR the bin directory of that
+# major: the machine's own, or one unpacked from Debian's SUITE into the cache.
+server() {
+  local major=$1 suite=$2 bin=/usr/lib/postgresql/$1/bin
+  if [ ! -x "$bin/initdb" ] || [ ! -x "$bin/pg_dump" ]; then
+    local dir="$cache/postgresql-$major@$suite"
+    bin="$dir$bin"
+    (
+      flock 9
+      "$bin/initdb" --version >/dev/null 2>&1 && exit
+      echo "unpacking PostgreSQL $major from Debian $suite (once, then cached)"
+      debian debootstrap debian-archive-keyring
+      find_mirror
+      tmp=$(mktemp -d "$cache/tmp.XXXXXX")
+      trap 'rm -rf "$tmp"' EXIT
+      debootstrap --download-only --force-check-gpg --variant=minbase \
+        --include="postgresql-$major" "$suite" "$tmp/suite" "$mirror" >"$tmp/log" 2>&1 || {
+        tail -5 "$tmp/log" >&2
+        echo "tools.sh: cannot get postgresql-$major of $suite from $mirror; DEBIAN_MIRROR names another" >&2
+        exit 1
+      }
+      unpack "$major" "$tmp"
+      "$tmp/tree/usr/lib/postgresql/$major/bin/initdb" --version
+      rm -rf "$dir"
+      mv "$tmp/tree" "$dir"
+    ) 9>"$cache/postgresql-$major.lock"
+  fi
+  mkdir -p .tools/postgres
+  ln -sfn "$bin" ".tools/postgres/$major"
+}
+
+# unpack MAJOR TMP makes TMP/tree of the packages in TMP/suite: PostgreSQL's
+# files where it looks for them, its shared libraries in lib, and in place of
+# each program a script that starts it with these. Nothing is installed or
+# configured, so it needs no root, and works wherever the tree is moved.
+unpack() {
+  local major=$1 tmp=$2 tree="$2/tree" deb libc= loader program
+  for deb in "$tmp"/suite/var/cache/apt/archives/{lib,postgresql-,zlib1g}*.deb; do
+    case "${deb##*/}" in
+    libllvm* | libz3* | libperl*) ;; # JIT and PL/Perl: large, and not used
+    libc6_*) libc=$deb ;;
+    *) dpkg-deb -x "$deb" "$tmp/root" ;;
+    esac
+  done
+  # A C library runs programs made for an older one, not for a newer one.
+  if dpkg --compare-versions "$(dpkg-deb -f "$libc" Version)" gt "$(dpkg-query -W -f '${Version}' libc6)"; then
+    dpkg-deb -x "$libc" "$tmp/root"
+  fi
+  mkdir -p "$tree"/{lib,libexec,usr/lib,usr/share} "$tmp"/root/{lib,usr/lib}
+  mv "$tmp/root/usr/lib/postgresql" "$tree/usr/lib/"
+  mv "$tmp/root/usr/share/postgresql" "$tree/usr/share/"
+  rm -rf "$tree/usr/lib/postgresql/$major/lib"/{llvmjit*,bitcode}
+  find "$tmp"/root/lib "$tmp"/root/usr/lib -mindepth 2 -maxdepth 2 -name '*.so*' -exec cp -a -t "$tree/lib" {} +
+  if loader=$(compgen -G "$tree/lib/ld-linux*.so.*"); then
+    loader="\$root${loader#"$tree"}"
+  else
+    loader=$(compgen -G '/lib*/ld-linux*.so.*')
+  fi
+  for program in "$tree/usr/lib/postgresql/$major/bin"/*; do
+    [ ! -L "$program" ] || { rm "$program"; continue; }
+    mv "$program" "$tree/libexec/"
+    # Under the script's name it finds its share directory and its sister
+    # programs by the usual paths.
+    cat >"$program" <<EOF
+#!/bin/sh
+self=\$(readlink -f "\$0")
+root=\${self%/usr/lib/postgresql/$major/bin/*}
+exec "$loader" --argv0 "\$self" --library-path "\$root/lib" "\$root/libexec/\${self##*/}" "\$@"
+EOF
+    chmod 755 "$program"
+  done
+}
+
 case "${1:-}" in
 demo)
   postgres
@@ -80,8 +171,14 @@ test)
   tool minio github.com/minio/minio v0.0.0-20260212201848-7aac2a2c5b7c
   tool golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint v2.15.0
   ;;
+servers)
+  server 13 bullseye
+  server 15 bookworm
+  server 17 trixie
+  server 18 sid
+  ;;
 *)
-  echo "usage: tools.sh demo|test" >&2
+  echo "usage: tools.sh demo|test|servers" >&2
   exit 2
   ;;
 esac

@@ -1,7 +1,7 @@
 // Command runtests runs `go test` and fails where go test would be content: on
 // a skipped test that nobody allowed, and on a required suite that did not run.
 //
-//	go run ./internal/testenv/runtests [-p N] [-timeout D] packages...
+//	go run ./internal/testenv/runtests [-p N] [-timeout D] [-tags T] [-run R] [-list FILE] packages...
 //
 // The output is go test's own: "ok" lines, and failing tests in full.
 package main
@@ -22,14 +22,17 @@ func main() {
 	list := flag.String("list", "internal/testenv/required.txt", "`file` of required suites and allowed skips")
 	p := flag.String("p", "2", "packages tested at once")
 	timeout := flag.String("timeout", "10m", "time limit of one package")
+	tags := flag.String("tags", "", "build tags")
+	tests := flag.String("run", "", "`pattern` of the tests to run, all without one")
 	flag.Parse()
-	if err := run(*list, *p, *timeout, flag.Args()); err != nil {
+	args := append([]string{"-p", *p, "-timeout", *timeout, "-tags", *tags, "-run", *tests}, flag.Args()...)
+	if err := run(*list, args); err != nil {
 		fmt.Println("FAIL:", err)
 		os.Exit(1)
 	}
 }
 
-func run(list, p, timeout string, packages []string) error {
+func run(list string, args []string) error {
 	module, err := exec.Command("go", "list", "-m").Output()
 	if err != nil {
 		return fmt.Errorf("go list -m: %w", err)
@@ -43,7 +46,7 @@ func run(list, p, timeout string, packages []string) error {
 		return fmt.Errorf("%s: %w", list, err)
 	}
 	report := newReport(os.Stdout)
-	testErr, err := goTest(report, p, timeout, packages)
+	testErr, err := goTest(report, args)
 	if err != nil {
 		return err
 	}
@@ -64,9 +67,8 @@ func run(list, p, timeout string, packages []string) error {
 
 // goTest feeds the events of one go test run to the report. The first error is
 // the tests', the second one ours.
-func goTest(report *report, p, timeout string, packages []string) (testErr, err error) {
-	args := append([]string{"test", "-json", "-count=1", "-p", p, "-timeout", timeout}, packages...)
-	cmd := exec.Command("go", args...)
+func goTest(report *report, args []string) (testErr, err error) {
+	cmd := exec.Command("go", append([]string{"test", "-json", "-count=1"}, args...)...)
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err != nil {

@@ -10,10 +10,7 @@ import (
 
 // TestRunner runs the runner over a module of its own, with the real go test.
 func TestRunner(t *testing.T) {
-	bin := filepath.Join(t.TempDir(), "runtests")
-	if out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput(); err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
+	bin := runner(t)
 	const (
 		passing  = "func TestGood(t *testing.T) { t.Run(\"sub\", func(t *testing.T) { t.Log(\"chatty\") }) }\n"
 		failing  = "func TestBad(t *testing.T) { t.Run(\"sub\", func(t *testing.T) { t.Error(\"broken here\") }) }\n"
@@ -70,6 +67,33 @@ func TestRunner(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRunnerChooses takes the tests that a build tag brings, and no others.
+func TestRunnerChooses(t *testing.T) {
+	bin, dir := runner(t), t.TempDir()
+	write(t, filepath.Join(dir, "go.mod"), "module example.org/m\n\ngo 1.26.0\n")
+	write(t, filepath.Join(dir, "a/a_test.go"), "package a\n\nimport \"testing\"\n\nfunc TestBad(t *testing.T) { t.Error(\"broken\") }\n")
+	write(t, filepath.Join(dir, "a/b_test.go"), "//go:build extra\n\npackage a\n\nimport \"testing\"\n\nfunc TestExtra(t *testing.T) {}\n")
+	write(t, filepath.Join(dir, "list"), "require a TestExtra\n")
+	for tags, ok := range map[string]bool{"extra": true, "": false} {
+		cmd := exec.Command(bin, "-list", "list", "-tags", tags, "-run", "^TestExtra", "./...")
+		cmd.Dir = dir
+		out, err := cmd.CombinedOutput()
+		if (err == nil) != ok || ok != strings.Contains(string(out), "1 tests passed, 0 failed") {
+			t.Errorf("tags %q: %v\n%s", tags, err, out)
+		}
+	}
+}
+
+// runner is the path of the built program.
+func runner(t *testing.T) string {
+	t.Helper()
+	bin := filepath.Join(t.TempDir(), "runtests")
+	if out, err := exec.Command("go", "build", "-o", bin, ".").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return bin
 }
 
 func write(t *testing.T, path, text string) {

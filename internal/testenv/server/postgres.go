@@ -34,6 +34,8 @@ type Postgres struct {
 
 // PostgresOptions configure a cluster.
 type PostgresOptions struct {
+	// Major is one of Majors; 0 stands for the newest that the machine has.
+	Major int
 	// Config is appended to postgresql.conf, in the order of the keys.
 	Config map[string]string
 	// HBA lines come before the cluster's own in pg_hba.conf.
@@ -44,11 +46,8 @@ type PostgresOptions struct {
 
 // StartPostgres creates and starts a cluster.
 func (h *Home) StartPostgres(ctx context.Context, opts PostgresOptions) (*Postgres, error) {
-	initdb, err := Find("initdb")
+	bin, err := h.postgresPrograms(opts.Major)
 	if err != nil {
-		return nil, err
-	}
-	if initdb, err = filepath.EvalSymlinks(initdb); err != nil {
 		return nil, err
 	}
 	base, err := h.mkdir("postgres")
@@ -57,7 +56,7 @@ func (h *Home) StartPostgres(ctx context.Context, opts PostgresOptions) (*Postgr
 	}
 	pg := &Postgres{
 		Host: "127.0.0.1", User: "postgres", Password: rand.Text(),
-		Dir: filepath.Join(base, "data"), BinDir: filepath.Dir(initdb),
+		Dir: filepath.Join(base, "data"), BinDir: bin,
 		LogFile: filepath.Join(base, "log"), home: h, socket: base,
 	}
 	if err := pg.init(ctx, base, opts); err != nil {
@@ -73,6 +72,18 @@ func (h *Home) StartPostgres(ctx context.Context, opts PostgresOptions) (*Postgr
 	return pg, nil
 }
 
+func (h *Home) postgresPrograms(major int) (bin string, err error) {
+	if major != 0 {
+		return h.majorBin(major)
+	}
+	initdb, err := Find("initdb")
+	if err != nil {
+		return "", err
+	}
+	initdb, err = filepath.EvalSymlinks(initdb)
+	return filepath.Dir(initdb), err
+}
+
 func (pg *Postgres) init(ctx context.Context, base string, opts PostgresOptions) error {
 	pwfile := filepath.Join(base, "pw")
 	if err := pg.home.writeFile(pwfile, pg.Password+"\n"); err != nil {
@@ -80,7 +91,7 @@ func (pg *Postgres) init(ctx context.Context, base string, opts PostgresOptions)
 	}
 	args := append([]string{
 		"-D", pg.Dir, "-U", pg.User, "--pwfile", pwfile, "--auth", "scram-sha-256",
-		"-E", "UTF8", "--locale", "C.UTF-8", "--no-sync", "--no-instructions",
+		"-E", "UTF8", "--locale", "C.UTF-8", "--no-sync",
 	}, opts.InitDB...)
 	cmd := exec.CommandContext(ctx, filepath.Join(pg.BinDir, "initdb"), args...)
 	cmd.Dir = base
