@@ -107,30 +107,49 @@ func sameEvidence(t *testing.T, a, b *Index) {
 	}
 }
 
+func TestContentIsThatOfTheSnapshot(t *testing.T) {
+	contentIsThatOfTheSnapshot(t, testenv.Postgres(t), "", "auto")
+}
+
 // What the index says of each table is what the server says of it in the
 // dump's own snapshot, while others go on writing.
-func TestContentIsThatOfTheSnapshot(t *testing.T) {
-	pg := testenv.Postgres(t)
+func contentIsThatOfTheSnapshot(t *testing.T, pg *testenv.Cluster, pgBin string, compressions ...string) {
+	t.Helper()
 	db := pg.CreateDatabase(t)
 	if err := sample.Load(t.Context(), pg.URL(db), sample.Options{NoPgbench: true}); err != nil {
 		t.Fatal(err)
 	}
 	pg.Exec(t, db, `CREATE TABLE plain AS SELECT i AS id, md5(i::text) AS hex FROM generate_series(1, 30000) i`)
-	witness := pg.Connect(t, db)
-	joined := false
-	_, ix, _ := compressed(t, pg, db, "auto", func(o *ArchiveOptions) {
-		o.Progress = func(p Progress) {
-			if p.Phase != PhaseCatalogue || joined {
-				return
+	for round, how := range compressions {
+		t.Run(how, func(t *testing.T) {
+			witness := pg.Connect(t, db)
+			joined := false
+			_, ix, _ := compressed(t, pg, db, how, func(o *ArchiveOptions) {
+				o.PGBin = pgBin
+				o.Progress = func(p Progress) {
+					if p.Phase != PhaseCatalogue || joined {
+						return
+					}
+					joined = true
+					joinSnapshot(t, pg, witness)
+					// What is written from now on is not in the archive.
+					pg.Exec(t, db, fmt.Sprintf(`UPDATE plain SET hex = 'later %[1]d' WHERE id %% 3 = 0; DELETE FROM plain WHERE id %% 17 = %[1]d;
+						INSERT INTO plain SELECT -i, 'more' FROM generate_series(1, 500) i;
+						SELECT lo_put((SELECT min(oid) FROM pg_largeobject_metadata), 0, 'overwritten %[1]d')`, round))
+				}
+			})
+			if !joined {
+				t.Fatal("nobody joined the snapshot")
 			}
-			joined = true
-			joinSnapshot(t, pg, witness)
-			// What is written from now on is not in the archive.
-			pg.Exec(t, db, `UPDATE plain SET hex = 'later' WHERE id % 3 = 0; DELETE FROM plain WHERE id % 7 = 0;
-				INSERT INTO plain SELECT -i, 'more' FROM generate_series(1, 500) i;
-				SELECT lo_put((SELECT min(oid) FROM pg_largeobject_metadata), 0, 'overwritten')`)
-		}
-	})
+			sameAsTheServer(t, witness, ix)
+		})
+	}
+}
+
+// sameAsTheServer compares an index with what a session sees of the tables and
+// large objects.
+func sameAsTheServer(t *testing.T, witness *pgx.Conn, ix *Index) {
+	t.Helper()
 	tables := 0
 	for _, b := range ix.Blocks {
 		if b.Kind != KindTable {
@@ -141,8 +160,8 @@ func TestContentIsThatOfTheSnapshot(t *testing.T) {
 			t.Errorf("%s: the index says %+v, the server %+v", b.label(), *b.Content, got)
 		}
 	}
-	if !joined || tables < 10 {
-		t.Errorf("joined: %v, %d tables", joined, tables)
+	if tables < 10 || len(ix.LargeObjects) != sample.LargeObjects {
+		t.Errorf("%d tables, %d large objects", tables, len(ix.LargeObjects))
 	}
 	for _, o := range ix.LargeObjects {
 		var data []byte
@@ -154,7 +173,7 @@ func TestContentIsThatOfTheSnapshot(t *testing.T) {
 		}
 	}
 	// And once with nothing of ours: the query of docs/content-hashes.md.
-	want := contentOf(t, witness, "public", "plain")
+	i := slices.IndexFunc(ix.Blocks, func(b IndexBlock) bool { return b.Name == "plain" })
 	var bySQL IndexContent
 	query := documentedQuery(t)
 	if err := witness.QueryRow(t.Context(), query).Scan(&bySQL.Rows, &bySQL.SHA256, &bySQL.RowSums[0], &bySQL.RowSums[1]); err != nil {
@@ -167,8 +186,8 @@ func TestContentIsThatOfTheSnapshot(t *testing.T) {
 		}
 		bySQL.RowSums[i] = fmt.Sprintf("%016x", n)
 	}
-	if bySQL.Rows != 30000 || bySQL.Rows != want.Rows || bySQL.SHA256 != want.SHA256 || bySQL.RowSums != want.RowSums {
-		t.Errorf("the documented query says %+v, want %+v", bySQL, want)
+	if i < 0 || *ix.Blocks[i].Content != bySQL || bySQL.Rows < 10000 {
+		t.Errorf("the documented query says %+v, the index %+v", bySQL, ix.Blocks[max(i, 0)].Content)
 	}
 }
 

@@ -203,6 +203,7 @@ SELECT concat_ws('|', 'column', c.oid::regclass, attname, attnum, format_type(at
 UNION ALL
 SELECT concat_ws('|', 'constraint', conname, conrelid::regclass, contypid::regtype, pg_get_constraintdef(c.oid))
 	FROM pg_constraint c JOIN user_schema n ON n.oid = connamespace
+	WHERE contype <> 'n' -- a name for what attnotnull says above, made up anew when 18 reads a dump of before 18
 UNION ALL
 SELECT concat_ws('|', 'index', pg_get_indexdef(indexrelid))
 	FROM pg_index JOIN pg_class c ON c.oid = indexrelid JOIN user_schema n ON n.oid = relnamespace
