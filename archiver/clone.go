@@ -203,7 +203,7 @@ func (c *cloneRun) selectFrom(ctx context.Context, stream *dumpStream) (*pgarchi
 		c.log.Warn(w)
 	}
 	c.res.Warnings, c.res.Skipped = append(c.res.Warnings, s.warnings...), s.Skipped
-	head := stream.parsed.Synthesise(s.Entries)
+	head := s.Head.Synthesise(s.Entries)
 	stream.pending, err = head.AppendBinary(nil)
 	c.opts.Restore = c.opts.Restore.Whole()
 	return head, err

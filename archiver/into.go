@@ -72,7 +72,7 @@ func (r *restoreRun) choose(ctx context.Context, head *pgarchive.Head) (*choice,
 	for _, w := range s.warnings {
 		r.warn(w)
 	}
-	c := &choice{head: head, entries: s.Entries, selective: s.selective, oneRun: o.OneRun()}
+	c := &choice{head: s.Head, entries: s.Entries, selective: s.selective, oneRun: o.OneRun()}
 	if o.Create && c.oneRun == "" && databaseIn(head) == "" {
 		c.oneRun = "the archive does not say how to create its database"
 	}

@@ -28,6 +28,9 @@ type Selection struct {
 
 // Selected is what a Selection comes to.
 type Selected struct {
+	// Head is the one that was selected from, but for the definitions of partitions that
+	// come without their parent and are not to be attached to it.
+	Head    *Head
 	Entries []int // places in Head.Entries, ascending
 	// Skipped belong to what was chosen and cannot be made without something else that is
 	// neither chosen nor present: foreign keys to tables that are not there, mostly.
@@ -54,11 +57,13 @@ func (h *Head) Select(s Selection) *Selected {
 		p.byID[strconv.Itoa(h.Entries[i].DumpID)] = i
 	}
 	if s.Selective() {
+		p.partitions = h.partitions()
 		p.named()
 		p.children()
 		p.inSchemas()
 		p.schemas()
 		p.attached()
+		p.detach()
 	} else {
 		for i := range p.taken {
 			p.taken[i] = true
@@ -69,11 +74,12 @@ func (h *Head) Select(s Selection) *Selected {
 
 // picker is one run of Select.
 type picker struct {
-	head    *Head
-	want    Selection
-	byID    map[string]int
-	taken   []bool
-	skipped []string
+	head       *Head
+	want       Selection
+	byID       map[string]int
+	partitions map[int]bool // places of the tables that are attached to another
+	taken      []bool
+	skipped    []string
 }
 
 // isRelation tells what pg_restore's -t takes by its name.
@@ -135,16 +141,6 @@ func (p *picker) named() {
 // children takes the partitions and the inheriting tables of every table that is taken: a
 // query of that table shows their rows.
 func (p *picker) children() {
-	attached := map[int]bool{}
-	for i := range p.head.Entries {
-		if e := &p.head.Entries[i]; e.Desc.S == "TABLE ATTACH" {
-			for _, d := range p.dependencies(e) {
-				if c := &p.head.Entries[d]; c.isTable() && c.Tag == e.Tag && c.Namespace == e.Namespace {
-					attached[d] = true
-				}
-			}
-		}
-	}
 	for again := true; again; {
 		again = false
 		for i := range p.head.Entries {
@@ -153,7 +149,7 @@ func (p *picker) children() {
 				continue
 			}
 			// A table may also depend on another for the type of its rows.
-			if attached[i] || strings.Contains(e.Defn.S, "INHERITS (") || strings.Contains(e.Defn.S, " ATTACH PARTITION ") {
+			if p.partitions[i] || strings.Contains(e.Defn.S, "INHERITS (") {
 				p.taken[i], again = true, true
 			}
 		}
@@ -299,7 +295,7 @@ func (p *picker) dependsOnTaken(e *Entry, fits func(*Entry) bool) bool {
 
 // result masks what is not wanted of all that was taken.
 func (p *picker) result() *Selected {
-	r := &Selected{Skipped: p.skipped}
+	r := &Selected{Head: p.head, Skipped: p.skipped}
 	for i := range p.head.Entries {
 		e := &p.head.Entries[i]
 		statistics := e.Desc.S == "STATISTICS DATA"
@@ -329,6 +325,9 @@ func (p *picker) missing(chosen []int) []string {
 	for _, i := range chosen {
 		for _, d := range p.dependencies(&p.head.Entries[i]) {
 			o := &p.head.Entries[d]
+			if p.partitions[i] && o.isTable() { // it is created without its parent
+				continue
+			}
 			if p.taken[d] || o.Desc.S == "SCHEMA" && p.present(o.Tag.S, "") || o.isRelation() && p.present(o.Namespace.S, o.Tag.S) {
 				continue
 			}

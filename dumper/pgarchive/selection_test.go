@@ -95,8 +95,8 @@ func TestSelect(t *testing.T) {
 			TABLE public.measure_rest
 			TABLE DATA public.measure_2024
 			TABLE DATA public.measure_rest`},
-		{what: "one partition", archives: all[1:], s: Selection{Tables: []TableName{{"", "measure_2024"}}},
-			want: "TABLE public.measure_2024\nTABLE DATA public.measure_2024", missing: []string{"TABLE public.measure"},
+		{what: "one partition", archives: all, s: Selection{Tables: []TableName{{"", "measure_2024"}}},
+			want:    "TABLE public.measure_2024\nTABLE DATA public.measure_2024",
 			skipped: []string{"TABLE ATTACH public.measure_2024 (TABLE public.measure is not there)"}},
 		{what: "statistics", archives: []string{"18-statistics"}, s: Selection{Tables: []TableName{{"", "customer"}}},
 			want:    customer + "\nSTATISTICS DATA public.customer\nSTATISTICS DATA public.customer_pkey",
@@ -146,4 +146,47 @@ func TestSelectAll(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Up to 13 a partition's definition attaches it. That goes, and nothing else, when the
+// parent is neither selected nor present.
+func TestSelectDetaches(t *testing.T) {
+	head, _, _ := goldenHead(t, "13-gzip")
+	definition := func(s Selection) string {
+		got := head.Select(s)
+		for _, i := range got.Entries {
+			if e := &got.Head.Entries[i]; e.Label() == "TABLE public.measure_2024" {
+				return e.Defn.S
+			}
+		}
+		return ""
+	}
+	whole := definition(Selection{})
+	one := Selection{Tables: []TableName{{"", "measure_2024"}}}
+	if got := definition(one); got == whole || !strings.HasPrefix(got, "CREATE TABLE public.measure_2024 (") || strings.Contains(got, "ATTACH") {
+		t.Errorf("alone it is\n%s", got)
+	}
+	one.Present = func(schema, name string) bool { return schema == "public" && (name == "" || name == "measure") }
+	if got := definition(one); got != whole {
+		t.Errorf("beside its parent it is\n%s", got)
+	}
+	if got := definition(Selection{Tables: []TableName{{"", "measure"}}}); got != whole || !strings.Contains(got, "ATTACH") {
+		t.Errorf("with its parent it is\n%s", got)
+	}
+
+	const create = "CREATE TABLE s.\"a;b\" (\n    v text DEFAULT 'it''s; \nALTER TABLE ONLY x ATTACH PARTITION y DEFAULT;'::text\n);\n"
+	const attach = "ALTER TABLE ONLY s.\"p ATTACH PARTITION \"\"\" ATTACH PARTITION s.\"a;b\" FOR VALUES IN (';''\n');\n"
+	const more = "ALTER TABLE ONLY s.\"a;b\" ALTER COLUMN v SET STATISTICS 7;\n"
+	for _, c := range []struct{ defn, want string }{
+		{"\n" + create + attach + more, "\n" + create + "\n" + more},
+		{create + "\n" + attach + "\n\n", create + "\n\n\n"},
+		{create + more, ""},
+		{create, ""},
+		{"", ""},
+		{"CREATE TABLE x (a text DEFAULT 'unending", ""},
+	} {
+		if got, ok := detached(c.defn); ok != (c.want != "") || ok && strings.Join(strings.Fields(got), " ") != strings.Join(strings.Fields(c.want), " ") {
+			t.Errorf("%s\nbecomes\n%s, %v", c.defn, got, ok)
+		}
+	}
 }
