@@ -79,13 +79,21 @@ func (t *tap) decode(c *cutter, u *Unpacker) error {
 				break
 			}
 			if err != nil {
-				return err
+				return named(err, e)
 			}
 		}
 		if fault := c.end(); fault != "" {
 			return &FormatError{Offset: st.Offset, Detail: "the block of " + e.Label() + " " + fault, Err: ErrIncomplete}
 		}
 	}
+}
+
+// named says whose block an Unpacker, which knows dump IDs alone, found fault with.
+func named(err error, e *Entry) error {
+	if fe := (*FormatError)(nil); errors.As(err, &fe) {
+		fe.Detail = "the block of " + e.Label() + ": " + fe.Detail
+	}
+	return err
 }
 
 // collect is the goroutine at the pipeline's end.
