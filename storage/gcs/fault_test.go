@@ -2,6 +2,7 @@ package gcs
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -415,4 +416,35 @@ func TestNoGoroutines(t *testing.T) {
 	}
 	b.Close()
 	goleak.VerifyNone(t, before)
+}
+
+// An object that another program has stored with Content-Encoding: gzip is read as it lies there,
+// by ranges too.
+func TestOpenDoesNotUnpack(t *testing.T) {
+	l := newLab(t, nil)
+	var zipped bytes.Buffer
+	z := gzip.NewWriter(&zipped)
+	if _, err := z.Write(content(7, 300_000)); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	w := l.bucket.handle.Object("zipped").NewWriter(t.Context())
+	w.ContentEncoding = "gzip"
+	if _, err := w.Write(zipped.Bytes()); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	l.whole("zipped", zipped.Bytes())
+	body, err := l.bucket.Open(t.Context(), "zipped", storage.OpenOptions{Offset: 1000, Length: 5000})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer body.Close()
+	if got, err := io.ReadAll(body); err != nil || !bytes.Equal(got, zipped.Bytes()[1000:6000]) {
+		t.Errorf("%d bytes, %v", len(got), err)
+	}
 }

@@ -181,6 +181,9 @@ func (b *Bucket) Open(ctx context.Context, key string, opts storage.OpenOptions)
 	if ctx.Err() != nil {
 		return nil, &storage.Error{Op: "open", Key: key, Err: context.Cause(ctx)}
 	}
+	// What is stored is wanted: Cloud Storage unpacks objects of other programs that carry
+	// Content-Encoding: gzip on their way, and then knows neither lengths nor ranges.
+	o = o.ReadCompressed(true)
 	pinned := false
 	end := opts.Offset + opts.Length
 	return storage.Resume(ctx, storage.ResumeOptions{
@@ -196,7 +199,7 @@ func (b *Bucket) Open(ctx context.Context, key string, opts storage.OpenOptions)
 			}
 			if !pinned {
 				pinned = true
-				o = b.handle.Object(key).Generation(r.Attrs.Generation)
+				o = b.handle.Object(key).Generation(r.Attrs.Generation).ReadCompressed(true)
 			}
 			return &body{ctx: ctx, b: b, key: key, r: r}, r.Remain(), nil
 		},
