@@ -194,7 +194,7 @@ type Capabilities struct {
 	// it are false, and the creating request settles them.
 	Unprobed []string
 	// ClockSkew is how far this machine's clock is ahead of the store's, as the
-	// probe saw it; 0 is none or unknown.
+	// probe saw it, in whole minutes; 0 is less than one, or unknown.
 	ClockSkew time.Duration
 	MaxObject int64 // bytes, 0 unknown
 }

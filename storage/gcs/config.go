@@ -225,7 +225,9 @@ func (b *Bucket) probe(ctx context.Context) error {
 	}
 	ctx, cancel := b.bounded(ctx)
 	defer cancel()
-	attrs, err := b.handle.Attrs(ctx)
+	var skew time.Duration
+	attrs, err := b.handle.Attrs(context.WithValue(ctx, clockKey{}, &skew))
+	b.caps.ClockSkew = skew
 	if err == nil {
 		b.caps.Versions = attrs.VersioningEnabled
 		b.caps.ObjectLock = attrs.ObjectRetentionMode == "Enabled"

@@ -189,6 +189,9 @@ func parseContentRange(value string) (kind, int64) {
 	return kindChunk, n + 1
 }
 
+// clockKey is the context's key for where to note how far the clocks differ.
+type clockKey struct{}
+
 // watcher is the transport below the client. Requests that belong to no Put
 // pass unchanged.
 type watcher struct {
@@ -203,7 +206,11 @@ func (w *watcher) CloseIdleConnections() {}
 func (w *watcher) RoundTrip(req *http.Request) (*http.Response, error) {
 	f, _ := req.Context().Value(flightKey{}).(*flight)
 	if f == nil {
-		return w.inner.RoundTrip(req)
+		res, err := w.inner.RoundTrip(req)
+		if seen, ok := req.Context().Value(clockKey{}).(*time.Duration); ok && err == nil {
+			*seen = storage.ClockSkew(res.Header, time.Now())
+		}
+		return res, err
 	}
 	k, last := f.classify(req)
 	if err := f.begin(k); err != nil {

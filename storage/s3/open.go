@@ -45,6 +45,7 @@ type Bucket struct {
 	plainHTTP   bool        // the endpoint has no TLS
 	signPayload atomic.Bool // the store refused UNSIGNED-PAYLOAD
 	minio       bool        // see sweep.go
+	skew        time.Duration
 }
 
 type lockState int
@@ -298,11 +299,13 @@ func (b *Bucket) probe(ctx context.Context) error {
 		b.versioning, b.versionsKnown = versioning.Status, true
 		if raw, ok := awsmiddleware.GetRawResponse(versioning.ResultMetadata).(*smithyhttp.Response); ok {
 			b.minio = raw.Header.Get("Server") == "MinIO"
+			b.skew = storage.ClockSkew(raw.Header, time.Now())
 		}
 	case errors.Is(kindOf(err), errors.ErrUnsupported):
 		b.versionsKnown = true
 	case isDenied(err):
 		b.unprobed = append(b.unprobed, "s3:GetBucketVersioning")
+		b.skew = storage.ClockSkew(http.Header{"Date": {responseHeader(err, "Date")}}, time.Now())
 	default:
 		return err
 	}
@@ -367,6 +370,7 @@ func (b *Bucket) Capabilities() storage.Capabilities {
 		MaxObject:    int64(b.cfg.MaxParts) * b.cfg.MaxPartSize,
 
 		DefaultRetention: b.defaults,
+		ClockSkew:        b.skew,
 		Unprobed:         slices.Clone(b.unprobed),
 	}
 }

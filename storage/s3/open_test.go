@@ -175,3 +175,28 @@ func TestExpectedBucketOwner(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+// TestClockSkew: the store's clock is read from its answers, denied ones too.
+func TestClockSkew(t *testing.T) {
+	for name, status := range map[string]int{"answered": 0, "denied": 403} {
+		s := newStub(t)
+		s.script = func(w http.ResponseWriter, _ *http.Request, op string, _ int) bool {
+			if op != "GetBucketVersioning" {
+				return false
+			}
+			w.Header().Set("Date", time.Now().Add(-time.Hour).UTC().Format(http.TimeFormat))
+			if status != 0 {
+				fail(w, status, "AccessDenied", "no")
+			}
+			return status != 0
+		}
+		b, err := Open(t.Context(), s.config())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if skew := b.Capabilities().ClockSkew; skew != time.Hour {
+			t.Errorf("%s: the clock is ahead by %s, expected an hour", name, skew)
+		}
+		b.Close()
+	}
+}
