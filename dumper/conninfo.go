@@ -28,26 +28,7 @@ var bareDatabase = regexp.MustCompile(`^[A-Za-z0-9_.$-]+$`)
 // A single word is a database name, as it is for psql. Errors never quote the
 // string: what makes it unreadable may be the password.
 func ParseConn(s string) (Conn, error) {
-	s = strings.TrimLeft(s, " \t\r\n")
-	if trimmed := strings.TrimRight(s, " \t\r\n"); !strings.HasSuffix(trimmed, `\`) {
-		s = trimmed // a final newline comes from files and secrets; an escaped space is part of a value
-	}
-	var params map[string]string
-	var err error
-	switch {
-	case s == "":
-		params = map[string]string{}
-	case strings.ContainsRune(s, 0):
-		err = fail(ErrConnInfo, "connection string: holds a NUL byte")
-	case strings.HasPrefix(s, "postgres://"), strings.HasPrefix(s, "postgresql://"):
-		params, err = parseURI(s)
-	case bareDatabase.MatchString(s):
-		params = map[string]string{"dbname": s}
-	case strings.Contains(s, "="):
-		params, err = parseKeywords(s)
-	default:
-		err = fail(ErrConnInfo, "connection string: neither a URI (postgres://user@host/database) nor keyword=value pairs")
-	}
+	params, err := parseConnString(s)
 	if err != nil {
 		return Conn{}, err
 	}
@@ -57,6 +38,36 @@ func ParseConn(s string) (Conn, error) {
 	}
 	c := Conn{params: params, passwordTyped: typed}
 	return c, c.check()
+}
+
+// CheckConn finds what is wrong with a connection string by itself: a service
+// that it names is not looked for.
+func CheckConn(s string) error {
+	params, err := parseConnString(s)
+	if err != nil || params["service"] != "" {
+		return err // a service may name the hosts that go with the string's ports
+	}
+	return Conn{params: params}.check()
+}
+
+func parseConnString(s string) (map[string]string, error) {
+	s = strings.TrimLeft(s, " \t\r\n")
+	if trimmed := strings.TrimRight(s, " \t\r\n"); !strings.HasSuffix(trimmed, `\`) {
+		s = trimmed // a final newline comes from files and secrets; an escaped space is part of a value
+	}
+	switch {
+	case s == "":
+		return map[string]string{}, nil
+	case strings.ContainsRune(s, 0):
+		return nil, fail(ErrConnInfo, "connection string: holds a NUL byte")
+	case strings.HasPrefix(s, "postgres://"), strings.HasPrefix(s, "postgresql://"):
+		return parseURI(s)
+	case bareDatabase.MatchString(s):
+		return map[string]string{"dbname": s}, nil
+	case strings.Contains(s, "="):
+		return parseKeywords(s)
+	}
+	return nil, fail(ErrConnInfo, "connection string: neither a URI (postgres://user@host/database) nor keyword=value pairs")
 }
 
 // check finds what neither libpq nor pgx could make sense of, before anything starts.

@@ -371,3 +371,23 @@ func TestWaitingIsLoggedOncePerReason(t *testing.T) {
 		t.Errorf("the reason repeats the database: %s", log.String())
 	}
 }
+
+// CheckConn finds what ParseConn would, but leaves services to who uses them.
+func TestCheckConn(t *testing.T) {
+	t.Setenv("PGSERVICEFILE", filepath.Join(t.TempDir(), "missing"))
+	t.Setenv("PGSYSCONFDIR", t.TempDir())
+	for _, s := range []string{"", "orders", "service=nowhere", "service=nowhere port=1,2", "postgres://u@h:5433/d?service=nowhere", "host=h user=u"} {
+		if err := CheckConn(s); err != nil {
+			t.Errorf("%q: %v", s, err)
+		}
+	}
+	if _, err := ParseConn("service=nowhere"); !errors.Is(err, ErrConnInfo) {
+		t.Errorf("ParseConn finds a service that is nowhere: %v", err)
+	}
+	for _, s := range []string{"host=h hunter2=1", "postgres://u:hunter2@h:x/d", "host=h,i port=1,2,3", "hunter2 hunter2"} {
+		err := CheckConn(s)
+		if !errors.Is(err, ErrConnInfo) || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%q: %v", s, err)
+		}
+	}
+}
