@@ -8,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/pgstow/pgstow/dumper/pgarchive"
 	"github.com/pgstow/pgstow/storage"
@@ -333,11 +332,6 @@ func encryptionText(e Encryption) string {
 		return string(e.Mode) + " with " + e.Key
 	}
 	return string(e.Mode)
-}
-
-// notInTag: https://docs.aws.amazon.com/AmazonS3/latest/userguide/object-tagging.html
-func notInTag(r rune) bool {
-	return !unicode.IsLetter(r) && !unicode.IsDigit(r) && r != ' ' && !strings.ContainsRune("+-=._:/@", r)
 }
 
 // lockWantsEvidence: what nobody can take away again has to be proved.

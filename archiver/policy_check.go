@@ -2,6 +2,8 @@ package archiver
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/pgstow/pgstow/storage"
@@ -31,92 +33,163 @@ func (p Policy) segment() string {
 	return p.Name
 }
 
+// PolicyFault is one thing that is wrong with a policy by itself.
+type PolicyFault struct {
+	// Field names what is wrong as the configuration file does: "keep",
+	// "keep-daily", "tags.owner", "transitions.1" (counted from 0).
+	Field string
+	Text  string
+}
+
 // Check finds what is wrong with a policy by itself (ErrUsage). maxKeep is the
 // longest compliance lock; zero is DefaultMaxKeep.
 func (p Policy) Check(maxKeep Period) error {
+	if f := p.Faults(maxKeep); len(f) > 0 {
+		return fmt.Errorf("%w: policy %q: %s", ErrUsage, p.segment(), f[0].Text)
+	}
+	return nil
+}
+
+// Faults is all that Check looks for.
+func (p Policy) Faults(maxKeep Period) []PolicyFault {
 	if maxKeep.IsZero() {
 		maxKeep = DefaultMaxKeep
 	}
-	refuse := func(format string, args ...any) error {
-		return fmt.Errorf("%w: policy %q: %w", ErrUsage, p.segment(), fmt.Errorf(format, args...))
+	var f faults
+	if CheckLabel(p.segment()) != nil {
+		f.add("name", "no label: use 1 to %d of A-Z a-z 0-9 . _ -", maxLabel)
 	}
-	if err := CheckLabel(p.segment()); err != nil {
-		return err
+	p.checkLock(&f, maxKeep)
+	p.checkExpiry(&f)
+	p.checkEncryption(&f)
+	p.checkTags(&f)
+	p.checkTransitions(&f)
+	return f
+}
+
+type faults []PolicyFault
+
+func (f *faults) add(field, format string, args ...any) {
+	*f = append(*f, PolicyFault{field, fmt.Sprintf(format, args...)})
+}
+
+func (p Policy) checkLock(f *faults, maxKeep Period) {
+	switch {
+	case p.Lock != storage.LockNone && p.Lock != storage.Governance && p.Lock != storage.Compliance:
+		f.add("lock", "lock %q; want none, governance or compliance", p.Lock)
+	case p.Lock != storage.LockNone && p.Keep.IsZero():
+		f.add("lock", "a lock needs to know for how long: set keep")
+	case p.Lock == storage.Compliance && p.Keep.LongerThan(maxKeep):
+		f.add("keep", "a compliance lock of %s is longer than max-keep, %s; nobody could undo it", p.Keep, maxKeep)
 	}
-	locked := p.Lock != storage.LockNone
-	spared := p.KeepDaily + p.KeepWeekly + p.KeepMonthly + p.KeepYearly
-	for _, n := range []int{p.KeepLast, p.KeepDaily, p.KeepWeekly, p.KeepMonthly, p.KeepYearly} {
-		if n < 0 {
-			return refuse("it keeps %d archives", n)
+}
+
+// namedCount is a field that counts archives.
+type namedCount struct {
+	field string
+	n     int
+}
+
+func (p Policy) spared() []namedCount {
+	return []namedCount{
+		{"keep-daily", p.KeepDaily}, {"keep-weekly", p.KeepWeekly}, {"keep-monthly", p.KeepMonthly}, {"keep-yearly", p.KeepYearly},
+	}
+}
+
+func (p Policy) checkExpiry(f *faults) {
+	counts := append([]namedCount{{"keep-last", p.KeepLast}}, p.spared()...)
+	for i, c := range counts {
+		switch {
+		case c.n < 0:
+			f.add(c.field, "%s keeps %d archives", c.field, c.n)
+		case c.n > 0 && p.Expiry == ExpiryStore:
+			f.add(c.field, "the store's rules cannot count archives: %s goes with expiry %s", c.field, ExpiryPgstow)
+		case c.n > 0 && i > 0 && p.Lock != storage.LockNone:
+			f.add(c.field, "%s chooses what goes early, and a lock lets nothing go early", c.field)
 		}
 	}
 	switch {
-	case p.Lock != storage.LockNone && p.Lock != storage.Governance && p.Lock != storage.Compliance:
-		return refuse("lock %q; want none, governance or compliance", p.Lock)
-	case locked && p.Keep.IsZero():
-		return refuse("a lock needs to know for how long: set keep")
-	case p.Lock == storage.Compliance && p.Keep.LongerThan(maxKeep):
-		return refuse("a compliance lock of %s is longer than max-keep, %s; nobody could undo it", p.Keep, maxKeep)
-	case locked && spared > 0:
-		return refuse("keep-daily, -weekly, -monthly and -yearly choose what goes early, and a lock lets nothing go early")
 	case p.Expiry != "" && p.Expiry != ExpiryPgstow && p.Expiry != ExpiryStore:
-		return refuse("expiry %q; want %s or %s", p.Expiry, ExpiryPgstow, ExpiryStore)
+		f.add("expiry", "expiry %q; want %s or %s", p.Expiry, ExpiryPgstow, ExpiryStore)
 	case p.Expiry == ExpiryStore && p.Keep.IsZero():
-		return refuse("expiry by the store needs to know when: set keep")
+		f.add("expiry", "expiry by the store needs to know when: set keep")
 	case p.Expiry == ExpiryStore && p.segment() == DefaultPolicy:
-		return refuse("archives without a named policy are never expired by the store")
-	case p.Expiry == ExpiryStore && (p.KeepLast > 0 || spared > 0):
-		return refuse("the store's rules cannot count archives: keep-last and its like go with expiry %s", ExpiryPgstow)
-	case p.Encryption.Mode != storage.EncryptionDefault && p.Encryption.Mode != storage.EncryptionStore && p.Encryption.Mode != storage.EncryptionKMS:
-		return refuse("sse %q; want s3 or kms[:KEY]", p.Encryption.Mode)
-	case p.Encryption.Key != "" && p.Encryption.Mode != storage.EncryptionKMS:
-		return refuse("an encryption key goes with sse kms")
+		f.add("expiry", "archives without a named policy are never expired by the store")
 	}
-	if err := p.checkTags(); err != nil {
-		return refuse("%w", err)
+}
+
+func (p Policy) checkEncryption(f *faults) {
+	switch e := p.Encryption; {
+	case e.Mode != storage.EncryptionDefault && e.Mode != storage.EncryptionStore && e.Mode != storage.EncryptionKMS:
+		f.add("sse", "sse %q; want s3 or kms[:KEY]", e.Mode)
+	case e.Key != "" && e.Mode != storage.EncryptionKMS:
+		f.add("sse", "an encryption key goes with sse kms")
 	}
-	if err := p.checkTransitions(); err != nil {
-		return refuse("%w", err)
-	}
-	return nil
 }
 
 // checkTags keeps to S3's rules, so that a policy works on every store.
-func (p Policy) checkTags() error {
+func (p Policy) checkTags(f *faults) {
 	if len(p.Tags) > maxUserTags {
-		return fmt.Errorf("%d tags; %d are possible beside pgstow's own", len(p.Tags), maxUserTags)
+		f.add("tags", "%d tags; %d are possible beside pgstow's own", len(p.Tags), maxUserTags)
 	}
-	for k, v := range p.Tags {
+	for _, k := range slices.Sorted(maps.Keys(p.Tags)) {
+		at, v := "tags."+k, p.Tags[k]
 		switch {
 		case strings.HasPrefix(strings.ToLower(k), ownTagPrefix), strings.HasPrefix(strings.ToLower(k), "aws:"):
-			return fmt.Errorf("tag %q: keys that start with %s and aws: are reserved", k, ownTagPrefix)
+			f.add(at, "tag %q: keys that start with %s and aws: are reserved", k, ownTagPrefix)
 		case k == "" || len([]rune(k)) > 128:
-			return fmt.Errorf("tag %q: a key has 1 to 128 characters", k)
+			f.add(at, "tag %q: a key has 1 to 128 characters", k)
 		case len([]rune(v)) > 256:
-			return fmt.Errorf("tag %q: a value has at most 256 characters", k)
-		case strings.ContainsFunc(k+v, notInTag):
-			return fmt.Errorf("tag %q: letters, digits, spaces and + - = . _ : / @ are allowed", k)
+			f.add(at, "tag %q: a value has at most 256 characters", k)
+		case storage.CheckTags(map[string]string{k: v}) != nil:
+			f.add(at, "tag %q: letters, digits, spaces and + - = . _ : / @ are allowed", k)
 		}
 	}
-	return nil
 }
 
-func (p Policy) checkTransitions() error {
+func (p Policy) checkTransitions(f *faults) {
+	class, since := p.StorageClass, Period{}
+	gone := !p.Keep.IsZero()
+	for _, c := range p.spared() {
+		gone = gone && c.n == 0 // some stay for longer, and may move on
+	}
 	for i, t := range p.Transitions {
+		at := fmt.Sprintf("transitions.%d", i)
 		switch {
 		case t.To == "" || strings.ContainsFunc(t.To, notInClass):
-			return fmt.Errorf("transition to %q: no storage class", t.To)
+			f.add(at, "transition to %q: no storage class", t.To)
 		case t.After.IsZero():
-			return fmt.Errorf("transition to %s: after how long? To begin with it, set storage-class", t.To)
-		case i > 0 && !t.After.LongerThan(p.Transitions[i-1].After):
-			return fmt.Errorf("transition to %s after %s comes before the one to %s after %s", t.To, t.After, p.Transitions[i-1].To, p.Transitions[i-1].After)
-		case !p.Keep.IsZero() && !p.Keep.LongerThan(t.After):
-			return fmt.Errorf("transition to %s after %s, and it is kept for %s only", t.To, t.After, p.Keep)
-		case t.To == p.StorageClass || i > 0 && t.To == p.Transitions[i-1].To:
-			return fmt.Errorf("transition to %s, where it is already", t.To)
+			f.add(at, "transition to %s: after how long? To begin with it, set storage-class", t.To)
+		case i > 0 && !t.After.LongerThan(since):
+			f.add(at, "transition to %s after %s comes before the one to %s after %s", t.To, t.After, class, since)
+		case gone && !p.Keep.LongerThan(t.After):
+			f.add(at, "transition to %s after %s, and it is kept for %s only", t.To, t.After, p.Keep)
+		case t.To == class:
+			f.add(at, "transition to %s, where it is already", t.To)
+		case !movesTo(class, t.To):
+			f.add(at, "transition from %s to %s, and stores move objects to colder classes only", class, t.To)
+		}
+		class, since = t.To, t.After
+	}
+}
+
+// classOrder is the way in which rules of a bucket can move objects: S3's, and
+// GCS's.
+var classOrder = [][]string{
+	{"STANDARD", "STANDARD_IA", "INTELLIGENT_TIERING", "ONEZONE_IA", "GLACIER_IR", "GLACIER", "DEEP_ARCHIVE"},
+	{"STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE"},
+}
+
+// movesTo reports whether objects can move from one class to the other, as far
+// as both are known: stores have classes of their own making.
+func movesTo(from, to string) bool {
+	for _, order := range classOrder {
+		f, t := slices.Index(order, from), slices.Index(order, to)
+		if f >= 0 && t >= 0 {
+			return f < t
 		}
 	}
-	return nil
+	return true
 }
 
 func notInClass(r rune) bool { return (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '_' }
