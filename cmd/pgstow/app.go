@@ -25,6 +25,9 @@ type runtime struct {
 	logJSON  bool
 	progress progressMode
 	status   *statusLine // on a terminal, with --progress auto
+
+	configFile string  // --config, "" for none
+	loaded     *config // what config returned
 }
 
 // run executes one command line and returns the exit code. It is all of
@@ -95,6 +98,7 @@ func asUsageError(_ *cli.Context, err error, _ bool) error { return usagef("%w",
 
 func globalFlags() []cli.Flag {
 	return []cli.Flag{
+		&cli.StringFlag{Name: "config", EnvVars: []string{"PGSTOW_CONFIG"}, Usage: "configuration `FILE` with stores, policies and databases; none is looked for by itself"},
 		&cli.StringFlag{Name: "log-format", Value: "text", Usage: "`text` or json"},
 		&cli.StringFlag{Name: "log-level", Value: "info", Usage: "`debug`, info, warn or error"},
 		&cli.StringFlag{Name: "progress", Value: "auto", Usage: "`auto` (a line on a terminal, else plain), plain (a record every 30 s) or none"},
@@ -103,6 +107,7 @@ func globalFlags() []cli.Flag {
 
 // configure turns the global flags into log and progress.
 func (rt *runtime) configure(c *cli.Context) error {
+	rt.configFile = c.String("config")
 	var level slog.Level
 	if err := level.UnmarshalText([]byte(c.String("log-level"))); err != nil {
 		return usagef("--log-level %q: want debug, info, warn or error", c.String("log-level"))

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,12 +17,19 @@ import (
 func archiveCommand(rt *runtime) *command {
 	return &command{
 		manual: manual{
-			usage:  []string{"archive --db URL --to BUCKET [options] [-- pg_dump options]"},
+			usage: []string{
+				"archive --db URL --to BUCKET [options] [-- pg_dump options]",
+				"archive DATABASE --config FILE [options] [-- pg_dump options]",
+			},
 			client: "pg_dump",
 			text: `
 The archive exists when this command exits 0, and not otherwise: pg_dump has to exit 0, the stream has to be structurally complete and the store has to confirm size and checksum before the manifest is written, which is what makes an archive. (Should only the summary fail to be printed, the archive is stored all the same: the code is 1 and the message says so.) Nothing is staged on local disk.
 
 The stored dump is a stock custom-format archive that pg_restore reads by itself. pg_dump writes it uncompressed, and pgstow compresses it on all processors beside it; meanwhile it counts and hashes the rows of every table, which the archive's index then holds. With --compress pg_dump, pg_dump compresses by itself, in one thread, and pgstow looks on.
+
+DATABASE is a name in the configuration, which then says where it is, in which store it is kept, by which policy, and which options pg_dump gets; its name is the archive's label. Flags win over the configuration, and that over the environment.
+
+How the archive is kept comes from one place: --policy, the policy of DATABASE, or --keep, --lock, --legal-hold, --storage-class, --tag and --sse. The store is asked for it in the request that creates each object, and is read back; what is weaker than asked for is a failure.
 
 Options behind "--" go to pg_dump; those that would change the stream (-F -f -j -Z -d) are refused.`,
 			examples: []example{
@@ -32,6 +40,11 @@ Options behind "--" go to pg_dump; those that would change the stream (-F -f -j 
 				{"A database from pg_service.conf into GCS, without two tables' data:",
 					"pgstow archive --db service=orders --to gs://acme-archives/pg/ \\\n" +
 						"    -- --exclude-table-data=audit.events --exclude-table-data=cache"},
+				{"Locked for seven years, so that nobody can delete it before:",
+					"pgstow archive --db service=orders --to s3://acme-vault/pg/ \\\n" +
+						"    --keep 7y --lock compliance --tag owner=finance"},
+				{"By name, as the configuration says; see docs/configuration.md:",
+					"export PGSTOW_CONFIG=/etc/pgstow/pgstow.yaml\npgstow archive orders"},
 				{"As fast as it goes, for any version of pg_restore:",
 					"pgstow archive --db service=orders --to gs://acme-archives/pg/ \\\n    --compress gzip:1"},
 				{"Into a folder, under a label of its own, the id for a script:",
@@ -43,20 +56,21 @@ Options behind "--" go to pg_dump; those that would change the stream (-F -f -j 
 		Command: &cli.Command{
 			Name:  "archive",
 			Usage: "dump a database into a bucket, whole or absent",
-			Flags: []cli.Flag{
+			Flags: slices.Concat([]cli.Flag{
 				dbFlag("`URL` or keyword string of the database to dump"),
 				bucketFlag("to"),
 				nameFlag("`LABEL` of the archive (default: host and database)"),
+			}, keepingFlags(), []cli.Flag{
 				&cli.StringFlag{Name: "compress", Value: "auto",
 					Usage: "compress the dump as `HOW`: gzip[:1-9], zstd[:1-19], lz4, none, or pg_dump by itself; auto is gzip:6, and zstd:1 with pg_dump 16 and later"},
 				&cli.IntFlag{Name: "jobs", DefaultText: "one per processor", Usage: "compress and hash with `N` workers"},
-				&cli.BoolFlag{Name: "verify-compression", Usage: "decompress everything right away and compare"},
+				&cli.BoolFlag{Name: "verify-compression", Usage: "decompress everything right away and compare; with a lock this is always done"},
 				&cli.BoolFlag{Name: "no-globals", Usage: "leave out roles and tablespaces"},
 				pgBinFlag(), poolerFlag(),
 				&cli.StringFlag{Name: "stall-timeout", Value: "5m",
 					Usage: "end pg_dump when the store accepts no byte for this `TIME`"},
 				jsonFlag(),
-			},
+			}),
 			Action: func(c *cli.Context) error {
 				a, err := newArchive(c, rt)
 				if err != nil {
@@ -76,14 +90,23 @@ type archive struct {
 }
 
 func newArchive(c *cli.Context, rt *runtime) (*archive, error) {
-	if err := noArguments(c); err != nil {
-		return nil, err
-	}
-	bucket, err := bucketOf(c)
+	source, err := rt.databaseArgument(c)
 	if err != nil {
 		return nil, err
 	}
-	conn, err := rt.sourceConn(c)
+	label, dumpArgs, err := rt.labelAndOptions(c, source)
+	if err != nil {
+		return nil, err
+	}
+	bucket, err := rt.bucketOf(c, source.label())
+	if err != nil {
+		return nil, err
+	}
+	policy, maxKeep, err := rt.keeping(c, source, bucket)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := rt.sourceConn(c, source)
 	if err != nil {
 		return nil, err
 	}
@@ -109,13 +132,34 @@ func newArchive(c *cli.Context, rt *runtime) (*archive, error) {
 		bucket: bucket,
 		json:   c.Bool(flagJSON),
 		opts: archiver.ArchiveOptions{
-			Conn: conn, Name: c.String(flagName), NoGlobals: c.Bool("no-globals"),
+			Conn: conn, Name: label, NoGlobals: c.Bool("no-globals"),
 			PGBin: c.String(flagPGBin), AllowPooler: c.Bool(flagPooler),
-			StallTimeout: stall, DumpArgs: rt.line.passthrough,
+			StallTimeout: stall, DumpArgs: dumpArgs,
 			Compression: compression, Jobs: jobs, VerifyCompression: c.Bool("verify-compression"),
+			Policy: policy, MaxKeep: maxKeep,
+			RequireReadBack: c.Bool("require-read-back"), AllowNoEvidence: c.Bool("allow-no-evidence"),
 			Pgstow: buildInfo().Version, Log: rt.log,
 		},
 	}, nil
+}
+
+// labelAndOptions are those of a database of the configuration, unless flags say
+// otherwise; pg_dump's options add up. A database's label without its entry
+// would be archived without its policy: that is refused.
+func (rt *runtime) labelAndOptions(c *cli.Context, source *database) (label string, dumpArgs []string, err error) {
+	label, dumpArgs = c.String(flagName), rt.line.passthrough
+	if source != nil {
+		dumpArgs = slices.Concat(source.dump, dumpArgs)
+	}
+	switch cfg, err := rt.config(); {
+	case err != nil:
+		return "", nil, err
+	case label == "" || label == source.label():
+		return source.label(), dumpArgs, nil
+	case cfg.database(label) != nil:
+		return "", nil, usagef("archive: --name %s is the label of a database in %s; `pgstow archive %s` keeps it as that says, with --db from elsewhere", label, cfg.file, label)
+	}
+	return label, dumpArgs, nil
 }
 
 func (a *archive) run(ctx context.Context, rt *runtime) error {

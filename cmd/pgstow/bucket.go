@@ -2,12 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
 	"strings"
-
-	"github.com/urfave/cli/v2"
 
 	"github.com/pgstow/pgstow/storage"
 )
@@ -17,37 +16,43 @@ const bucketForms = "want s3://bucket/prefix, gs://bucket/prefix or file:///dir"
 // bucketURL names a bucket and a prefix in it.
 type bucketURL struct {
 	name   string // the URL without parameters, ends in "/"
+	place  string // name and server: two URLs with one place are one bucket
+	scheme string
 	prefix string
 	opener opener
 }
 
-func bucketOf(c *cli.Context) (bucketURL, error) {
-	text := c.String(flagBucket)
-	if text == "" {
-		return bucketURL{}, usagef("%s: which bucket? Give --bucket (or --to, --from) or set PGSTOW_BUCKET", c.Command.Name)
-	}
-	return parseBucketURL(text)
-}
-
-// parseBucketURL never repeats text in an error: credentials may stand in it.
+// parseBucketURL takes a URL of the command line.
 func parseBucketURL(text string) (bucketURL, error) {
-	u, err := url.Parse(text)
-	if err != nil {
-		return bucketURL{}, usagef("bucket: not a URL; %s", bucketForms)
-	}
-	if u.User != nil {
-		return bucketURL{}, usagef("bucket: credentials have no place in a bucket URL; the store's own sign-in is used (AWS_PROFILE, a role, GOOGLE_APPLICATION_CREDENTIALS)")
-	}
-	parse, ok := drivers[u.Scheme]
-	if !ok {
-		return bucketURL{}, usagef("bucket: no store has the scheme %q; %s", u.Scheme, bucketForms)
-	}
-	open, prefix, err := parse(text)
+	b, err := parseBucket(text, signIn{})
 	if err != nil {
 		return bucketURL{}, usagef("bucket: %w", err)
 	}
+	return b, nil
+}
+
+// parseBucket never repeats text in an error: credentials may stand in it.
+func parseBucket(text string, by signIn) (bucketURL, error) {
+	u, err := url.Parse(text)
+	if err != nil {
+		return bucketURL{}, errors.New("not a URL; " + bucketForms)
+	}
+	if u.User != nil {
+		return bucketURL{}, errors.New("credentials have no place in a bucket URL; the store's own sign-in is used (AWS_PROFILE, a role, GOOGLE_APPLICATION_CREDENTIALS)")
+	}
+	parse, ok := drivers[u.Scheme]
+	if !ok {
+		return bucketURL{}, fmt.Errorf("no store has the scheme %q; %s", u.Scheme, bucketForms)
+	}
+	open, prefix, err := parse(text, by)
+	if err != nil {
+		return bucketURL{}, err
+	}
 	name := url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimSuffix(u.Path, "/") + "/"}
-	return bucketURL{name: name.String(), prefix: prefix, opener: open}, nil
+	return bucketURL{
+		name: name.String(), place: name.String() + " " + u.Query().Get("endpoint"),
+		scheme: u.Scheme, prefix: prefix, opener: open,
+	}, nil
 }
 
 func (b bucketURL) open(ctx context.Context, log *slog.Logger) (storage.Bucket, error) {

@@ -35,7 +35,7 @@ A run that was killed outright leaves the parts it had sent, which nobody lists 
 				if err := noArguments(c); err != nil {
 					return err
 				}
-				bucket, err := bucketOf(c)
+				bucket, err := rt.bucketOf(c, "")
 				if err != nil {
 					return err
 				}

@@ -21,10 +21,13 @@ func cloneCommand(rt *runtime) *command {
 		[]cli.Flag{pgBinFlag(), poolerFlag(), jsonFlag()})
 	return &command{
 		manual: manual{
-			usage:  []string{"clone --db SOURCE --to-db TARGET [options] [-- pg_restore options]"},
+			usage: []string{
+				"clone --db SOURCE --to-db TARGET [options] [-- pg_restore options]",
+				"clone DATABASE --config FILE --to-db TARGET [options]",
+			},
 			client: "pg_restore",
 			text: `
-A dump piped into a restore, with no bucket between and nothing on disk. A dump that fails or is incomplete fails the restore.
+A dump piped into a restore, with no bucket between and nothing on disk. A dump that fails or is incomplete fails the restore. DATABASE is a name in the configuration; its options for pg_dump are those of its archives and are not used here.
 
 Options behind "--" go to pg_restore.`,
 			examples: []example{
@@ -57,10 +60,11 @@ type clone struct {
 }
 
 func newClone(c *cli.Context, rt *runtime) (*clone, error) {
-	if err := noArguments(c); err != nil {
+	source, err := rt.databaseArgument(c)
+	if err != nil {
 		return nil, err
 	}
-	from, err := rt.sourceConn(c)
+	from, err := rt.sourceConn(c, source)
 	if err != nil {
 		return nil, err
 	}

@@ -14,9 +14,12 @@ import (
 func doctorCommand(rt *runtime) *command {
 	return &command{
 		manual: manual{
-			usage: []string{"doctor [--db URL] [--to BUCKET] [--pg-bin DIR] [--json]"},
+			usage: []string{
+				"doctor [--db URL] [--to BUCKET] [--pg-bin DIR] [--json]",
+				"doctor DATABASE --config FILE [--pg-bin DIR] [--json]",
+			},
 			text: `
-Checks what an archive would need: client programs, connection, pooler, rights, and that the bucket is reachable and writable (a tiny object is written and removed again). What is not given is not checked.`,
+Checks what an archive would need: client programs, connection, pooler, rights, and that the bucket is reachable and writable (a tiny object is written and removed again). What is not given is not checked. DATABASE is a name in the configuration, and brings its store with it.`,
 			examples: []example{
 				{"Before the first archive:",
 					"export PGSTOW_DB=service=orders\npgstow doctor --to 's3://acme-archives/pg/?region=eu-central-1'"},
@@ -48,24 +51,24 @@ type doctor struct {
 }
 
 func newDoctor(c *cli.Context, rt *runtime) (*doctor, error) {
-	if err := noArguments(c); err != nil {
+	source, err := rt.databaseArgument(c)
+	if err != nil {
 		return nil, err
 	}
 	d := &doctor{json: c.Bool(flagJSON), opts: archiver.DoctorOptions{
 		PGBin: c.String(flagPGBin), AllowPooler: c.Bool(flagPooler), Log: rt.log,
 	}}
-	if c.String(flagDB) != "" || libpqEnvironment() {
-		conn, err := rt.conn(c, flagDB)
+	if source != nil || c.String(flagDB) != "" || libpqEnvironment() {
+		conn, err := rt.sourceConn(c, source)
 		if err != nil {
 			return nil, err
 		}
 		d.opts.Conn = &conn
 	}
-	if c.String(flagBucket) != "" {
-		bucket, err := bucketOf(c)
-		if err != nil {
-			return nil, err
-		}
+	switch bucket, found, err := rt.findBucket(c, source.label()); {
+	case err != nil:
+		return nil, err
+	case found:
 		d.opts.OpenBucket = func(ctx context.Context) (storage.Bucket, error) { return bucket.open(ctx, rt.log) }
 	}
 	return d, nil

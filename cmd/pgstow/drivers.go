@@ -16,7 +16,7 @@ import (
 type opener func(ctx context.Context, log *slog.Logger) (storage.Bucket, error)
 
 // driver takes a URL of its scheme apart. The prefix is "" or ends in "/".
-type driver func(raw string) (open opener, prefix string, err error)
+type driver func(raw string, by signIn) (open opener, prefix string, err error)
 
 // drivers has one entry per URL scheme: the only place that knows them all.
 var drivers = map[string]driver{
@@ -25,8 +25,10 @@ var drivers = map[string]driver{
 	"file": parseFile,
 }
 
-func parseS3(raw string) (opener, string, error) {
+func parseS3(raw string, by signIn) (opener, string, error) {
 	cfg, prefix, err := s3.ParseURL(raw)
+	cfg.Profile, cfg.RoleARN, cfg.ExternalID = by.profile, by.roleARN, by.externalID
+	cfg.ExpectedBucketOwner, cfg.CAFile = by.bucketOwner, by.caFile
 	return func(ctx context.Context, log *slog.Logger) (storage.Bucket, error) {
 		cfg.Log = log
 		b, err := s3.Open(ctx, cfg)
@@ -37,8 +39,9 @@ func parseS3(raw string) (opener, string, error) {
 	}, prefix, err
 }
 
-func parseGCS(raw string) (opener, string, error) {
+func parseGCS(raw string, by signIn) (opener, string, error) {
 	cfg, prefix, err := gcs.ParseURL(raw)
+	cfg.Impersonate, cfg.QuotaProject = by.impersonate, by.quotaProject
 	return func(ctx context.Context, log *slog.Logger) (storage.Bucket, error) {
 		cfg.Log = log
 		b, err := gcs.Open(ctx, cfg)
@@ -51,7 +54,7 @@ func parseGCS(raw string) (opener, string, error) {
 
 // parseFile takes the whole path for the folder: a prefix in it would hide
 // that the folder has to exist.
-func parseFile(raw string) (opener, string, error) {
+func parseFile(raw string, _ signIn) (opener, string, error) {
 	u, err := url.Parse(raw)
 	if err != nil || u.Host != "" || u.Opaque != "" || u.Path == "" || u.RawQuery != "" || u.Fragment != "" {
 		return nil, "", errors.New("a folder is written with three slashes and no parameters: file:///dir")

@@ -152,7 +152,10 @@ func hasCure(text string) bool {
 // advice completes the one line that text is.
 func (rt *runtime) advice(err error, text string) string {
 	var usage usageError
+	var wrong *configError
 	switch {
+	case errors.As(err, &wrong): // each mistake says what is wanted
+		return ""
 	case hasCure(text), rt.line.command == "doctor": // whose table holds the advice
 		return ""
 	case errors.As(err, &usage) && rt.line.command != "":

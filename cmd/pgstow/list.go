@@ -39,7 +39,7 @@ One listing of the bucket, oldest archive first; manifests are read with --long 
 				if err := noArguments(c); err != nil {
 					return err
 				}
-				bucket, err := bucketOf(c)
+				bucket, err := rt.bucketOf(c, c.String(flagName))
 				if err != nil {
 					return err
 				}

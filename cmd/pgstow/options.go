@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"strconv"
 	"strings"
@@ -37,7 +38,7 @@ func bucketFlag(first string) cli.Flag {
 	}
 	return &cli.StringFlag{
 		Name: names[0], Aliases: names[1:], EnvVars: []string{"PGSTOW_BUCKET"},
-		Usage: "`URL` of the bucket: s3://bucket/prefix?region=, gs://bucket/prefix or file:///dir",
+		Usage: "`URL` of the bucket: s3://bucket/prefix?region=, gs://bucket/prefix or file:///dir; or the name of a store in the configuration",
 	}
 }
 
@@ -98,14 +99,6 @@ func (rt *runtime) conn(c *cli.Context, flag string) (dumper.Conn, error) {
 			env + ", a service file (service=NAME) or ~/.pgpass")
 	}
 	return conn, nil
-}
-
-// sourceConn is the database to read. libpq's own environment is enough.
-func (rt *runtime) sourceConn(c *cli.Context) (dumper.Conn, error) {
-	if c.String(flagDB) == "" && !libpqEnvironment() {
-		return dumper.Conn{}, usagef("%s: which database? Give --db, or set PGSTOW_DB or libpq's PGSERVICE, PGHOST, PGDATABASE", c.Command.Name)
-	}
-	return rt.conn(c, flagDB)
 }
 
 // targetConn is the database to write, which is never guessed from libpq's
@@ -170,17 +163,25 @@ func (rt *runtime) restoreOptions(c *cli.Context) (dumper.RestoreOptions, error)
 	}, nil
 }
 
-// duration reads Go's notation, and days.
+// duration reads a flag as parseDuration does.
 func duration(c *cli.Context, flag string) (time.Duration, error) {
-	text := c.String(flag)
+	d, err := parseDuration(c.String(flag))
+	if err != nil {
+		return 0, usagef("--%s %q: want a duration such as 90s, 5m, 24h or 7d", flag, c.String(flag))
+	}
+	return d, nil
+}
+
+// parseDuration reads Go's notation, and days.
+func parseDuration(text string) (time.Duration, error) {
 	if days, ok := strings.CutSuffix(text, "d"); ok {
 		if n, err := strconv.ParseFloat(days, 64); err == nil && n >= 0 && n < 36500 {
 			return time.Duration(n * 24 * float64(time.Hour)), nil
 		}
 	}
 	d, err := time.ParseDuration(text)
-	if err != nil || d < 0 {
-		return 0, usagef("--%s %q: want a duration such as 90s, 5m, 24h or 7d", flag, text)
+	if err == nil && d < 0 {
+		err = errors.New("negative duration")
 	}
-	return d, nil
+	return d, err
 }

@@ -89,7 +89,7 @@ func newRestore(c *cli.Context, rt *runtime) (*restore, error) {
 	if err != nil {
 		return nil, err
 	}
-	bucket, err := bucketOf(c)
+	bucket, err := rt.bucketOf(c, c.String(flagName))
 	if err != nil {
 		return nil, err
 	}

@@ -35,6 +35,8 @@ func TestMain(m *testing.M) {
 //	$SOURCE, $SINK their names
 //	$ADDR          host:port of the server
 //	$BUCKET        a folder's bucket URL, the folder is $WORK/bucket
+//	$LOCKED        the URL of an S3 bucket with object lock
+//	$DB_SECRET     $DB with its password
 //
 // with the password in a passfile. Beside testscript's commands there are
 // pgstow (run and checked: see runPgstow), code, id, sql, query, same, json and secret.
@@ -51,6 +53,9 @@ func TestScript(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := &scripts{pg: pg, bin: bin}
+	s3 := testenv.VersityGW(t)
+	s.storeEnv = s3.Env()
+	s.newLocked = func() string { return s3.BucketURL(s3.NewBucket(t, testenv.BucketOptions{ObjectLock: true}), "pg") }
 	testscript.Run(t, testscript.Params{
 		Dir:   "testdata/script",
 		Setup: s.setup,
@@ -67,6 +72,9 @@ type scripts struct {
 	pg  *testenv.Cluster
 	bin string
 	n   atomic.Int64
+
+	storeEnv  []string
+	newLocked func() string
 }
 
 // fixture is what $DB holds.
@@ -119,6 +127,12 @@ func (s *scripts) setup(env *testscript.Env) error {
 	env.Setenv("SINK", target)
 	env.Setenv("ADDR", s.pg.Addr())
 	env.Setenv("BUCKET", "file://"+env.WorkDir+"/bucket")
+	env.Setenv("DB_SECRET", s.pg.URL(source))
+	env.Setenv("LOCKED", s.newLocked())
+	for _, pair := range s.storeEnv {
+		name, value, _ := strings.Cut(pair, "=")
+		env.Setenv(name, value)
+	}
 	env.Setenv("SECRETS", s.pg.Password)
 	// What goes wrong has to go wrong at once.
 	env.Setenv("PGCONNECT_TIMEOUT", "20")

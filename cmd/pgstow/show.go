@@ -40,7 +40,7 @@ Reads the manifest, checks the index against it, and prints both: what the archi
 				if err != nil {
 					return err
 				}
-				bucket, err := bucketOf(c)
+				bucket, err := rt.bucketOf(c, c.String(flagName))
 				if err != nil {
 					return err
 				}
