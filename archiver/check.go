@@ -55,6 +55,9 @@ type checkedDump struct {
 	body     io.Closer
 	key      string
 	progress *tracker
+	want     pgarchive.Expected
+	at       partCursor
+	load     *loadWorker
 	n        int64
 	err      error // what ended it, other than io.EOF
 	ended    bool
@@ -64,6 +67,9 @@ func (c *checkedDump) Read(p []byte) (int, error) {
 	n, err := c.Verifier.Read(p)
 	c.n += int64(n)
 	c.progress.read(n)
+	if c.load != nil {
+		c.at.passed(c.load, n)
+	}
 	switch {
 	case err == io.EOF:
 		if !c.ended {
@@ -77,6 +83,15 @@ func (c *checkedDump) Read(p []byte) (int, error) {
 }
 
 func (c *checkedDump) Close() error { return c.body.Close() }
+
+// follow reports the tables that pass to m.
+func (c *checkedDump) follow(m *loadMeter) {
+	m.choose(c.want.Blocks)
+	c.load = m.worker()
+	head := c.want.Head
+	head.Offset = -1 // no block stands there
+	c.at.parts = append([]pgarchive.ExpectedPart{head}, c.want.Blocks...)
+}
 
 // toEnd reads what pg_restore left unread.
 func (c *checkedDump) toEnd() error {

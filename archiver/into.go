@@ -3,7 +3,6 @@ package archiver
 import (
 	"context"
 	"fmt"
-	"strings"
 
 	"github.com/pgstow/pgstow/dumper"
 	"github.com/pgstow/pgstow/dumper/pgarchive"
@@ -151,6 +150,9 @@ func (r *restoreRun) stream(ctx context.Context, tools dumper.Tools, c *choice) 
 		return err
 	}
 	defer dump.Close()
+	if r.index != nil {
+		dump.follow(newLoadMeter(r.index, r.progress))
+	}
 	r.progress.phase(PhaseData)
 	restored, err := dumper.Restore(ctx, r.opts.Conn, tools, dump, r.opts.Restore)
 	r.res.Bytes, r.res.Errors = dump.n, restored.Errors
@@ -179,6 +181,7 @@ func (r *restoreRun) blocks(c *choice) (*dumpBlocks, error) {
 		return nil, err
 	}
 	r.progress.total(o.Head.Length+d.stored(c.entries), false)
+	d.loads.choose(d.blocksIn(c.entries))
 	d.count(int(o.Head.Length))
 	return d, nil
 }
@@ -230,12 +233,27 @@ func (r *restoreRun) parallel(ctx context.Context, tools dumper.Tools, c *choice
 	return nil
 }
 
-// partial says what a restore that failed midway has left, as far as that is
-// known, and how to start over.
-func partial(c dumper.Conn, err error, holds string) error {
-	if holds != "" {
-		holds = " (" + strings.TrimSpace(holds) + ")"
+// PartialError is a restore that failed when it had begun to change its target.
+type PartialError struct {
+	Err      error
+	Database string
+	Holds    string // what is in it, as far as that is known
+}
+
+func (e *PartialError) Error() string { return e.Err.Error() + "; " + e.State() }
+
+// Unwrap gives the cause.
+func (e *PartialError) Unwrap() error { return e.Err }
+
+// State says what the target holds, and how to start over.
+func (e *PartialError) State() string {
+	holds := ""
+	if e.Holds != "" {
+		holds = " (" + e.Holds + ")"
 	}
-	return fmt.Errorf("%w; database %q may be partly restored%s: drop and create it again, or repeat with --clean --if-exists",
-		err, c.Database(), holds)
+	return fmt.Sprintf("database %q may be partly restored%s: drop and create it again, or repeat with --clean --if-exists", e.Database, holds)
+}
+
+func partial(c dumper.Conn, err error, holds string) error {
+	return &PartialError{Err: err, Database: c.Database(), Holds: holds}
 }

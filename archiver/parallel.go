@@ -33,6 +33,7 @@ type dumpBlocks struct {
 	source rangeOpener
 
 	progress *tracker
+	loads    *loadMeter   // nil where no block is read
 	n        atomic.Int64 // bytes read
 }
 
@@ -43,7 +44,7 @@ func newDumpBlocks(head *pgarchive.Head, o StoredObject, ix *Index, source range
 		return nil, err
 	}
 	d := &dumpBlocks{
-		head: head, key: o.Key, source: source, progress: progress,
+		head: head, key: o.Key, source: source, progress: progress, loads: newLoadMeter(ix, progress),
 		parts: make(map[int]pgarchive.ExpectedPart, len(ix.Blocks)), sizes: make(map[int]int64, len(ix.Blocks)),
 		rows: make(map[int]int64, len(ix.Blocks)),
 	}
@@ -113,7 +114,7 @@ func (d *dumpBlocks) proveInserts(ctx context.Context, entries []int) error {
 
 // archive is an archive of the entries, blocks included.
 func (d *dumpBlocks) archive(ctx context.Context, entries []int) (*partArchive, error) {
-	a := &partArchive{key: d.key}
+	a := &partArchive{key: d.key, load: d.loads.worker()}
 	var blocks []io.Reader
 	// The entries' order is that of the blocks.
 	for _, part := range d.blocksIn(entries) {
@@ -124,10 +125,17 @@ func (d *dumpBlocks) archive(ctx context.Context, entries []int) (*partArchive, 
 				continue
 			}
 		}
-		r := &provedRange{parts: []pgarchive.ExpectedPart{part}, read: d.count, open: func(offset, length int64) (io.ReadCloser, error) {
+		r := &provedRange{parts: []pgarchive.ExpectedPart{part}, open: func(offset, length int64) (io.ReadCloser, error) {
 			return d.source.openRange(ctx, offset, length)
 		}}
 		a.ranges, blocks = append(a.ranges, r), append(blocks, r)
+	}
+	for _, r := range a.ranges {
+		at := &partCursor{parts: r.parts}
+		r.read = func(n int) {
+			d.count(n)
+			at.passed(a.load, n)
+		}
 	}
 	var err error
 	a.Reader, err = d.head.Synthesise(entries).Archive(blocks...)
@@ -139,6 +147,7 @@ type partArchive struct {
 	io.Reader
 	key    string
 	ranges []*provedRange
+	load   *loadWorker
 }
 
 // fault gives err the class it has when a range is its cause.
@@ -152,6 +161,7 @@ func (a *partArchive) fault(err error) error {
 }
 
 func (a *partArchive) close() error {
+	a.load.end()
 	var err error
 	for _, r := range a.ranges {
 		err = errors.Join(err, r.Close())

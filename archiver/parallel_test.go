@@ -372,11 +372,21 @@ func TestParallelRestoreProgress(t *testing.T) {
 	var mu sync.Mutex
 	var last Progress
 	var phases []Phase
+	seen := map[string]int64{}
 	_, err := Restore(t.Context(), RestoreOptions{Bucket: bucketOf(t, s.all), Ref: s.m.ID, Conn: connTo(t, s.pg, db), Jobs: 2, Progress: func(p Progress) {
 		mu.Lock()
 		defer mu.Unlock()
-		if p.Bytes < last.Bytes || p.TablesDone < last.TablesDone {
+		if p.Bytes < last.Bytes || p.TablesDone < last.TablesDone || p.Rows < last.Rows || p.Rows > p.RowsTotal {
 			t.Errorf("%+v comes after %+v", p, last)
+		}
+		if len(p.Loading) > 2 {
+			t.Errorf("two workers are at %+v", p.Loading)
+		}
+		for _, l := range p.Loading {
+			seen[l.Name] = max(seen[l.Name], l.Rows)
+			if l.RowsTotal != 4000 || l.Rows > 4000 || l.Bytes > l.BytesTotal || l.BytesTotal != s.block(t, strings.TrimPrefix(l.Name, "public.")).Length {
+				t.Errorf("at %+v", l)
+			}
 		}
 		if p.Phase != last.Phase {
 			phases = append(phases, p.Phase)
@@ -389,8 +399,60 @@ func TestParallelRestoreProgress(t *testing.T) {
 	if want := []Phase{PhasePreflight, PhaseDefinitions, PhaseData, PhaseFinish}; !slices.Equal(phases, want) {
 		t.Errorf("phases are %v", phases)
 	}
-	if last.Bytes != s.m.Objects.Dump.Size || last.Total != last.Bytes || last.Tables != 3 || last.TablesDone != 3 {
+	if last.Bytes != s.m.Objects.Dump.Size || last.Total != last.Bytes || last.Tables != 3 || last.TablesDone != 3 ||
+		last.Rows != 12000 || last.RowsTotal != 12000 || len(last.Loading) > 0 {
 		t.Errorf("at the end: %+v", last)
+	}
+	if len(seen) == 0 {
+		t.Error("no table was shown while it was loaded")
+	}
+}
+
+// Rows are told in proportion to the bytes of their block, and add up to those of the index,
+// however the bytes are cut, and whoever loads them.
+func TestLoadMeter(t *testing.T) {
+	ix := &Index{Blocks: []IndexBlock{
+		{Kind: KindTable, Schema: "s", Name: "a", Offset: 100, Length: 10, Content: &IndexContent{Rows: 7}},
+		{Kind: KindTable, Schema: "s", Name: "a", Offset: 110, Length: 20, Content: &IndexContent{Rows: 1000}},
+		{Kind: KindTable, Schema: "s", Name: "b", Offset: 130, Length: 30, Reason: "dumped as INSERT statements"},
+		{Kind: KindLargeObjects, Name: "BLOBS", Offset: 160, Length: 40, LargeObjects: 3},
+	}}
+	var parts []pgarchive.ExpectedPart
+	for _, b := range ix.Blocks {
+		parts = append(parts, pgarchive.ExpectedPart{Offset: b.Offset, Length: b.Length})
+	}
+	var p Progress
+	tracker := newTracker(func(now Progress) { p = now })
+	m := newLoadMeter(ix, tracker)
+	m.choose(parts)
+	now := func() Progress {
+		tracker.phase(PhaseData) // reports at once
+		return p
+	}
+	first, second := m.worker(), m.worker()
+	at := &partCursor{parts: parts[:2]}
+	at.passed(first, 5)
+	if p := now(); p.Rows != 3 || p.RowsTotal != 1007 || len(p.Loading) != 1 || p.Loading[0] != (TableProgress{"s.a", 3, 1007, 5, 30}) {
+		t.Errorf("%+v", p)
+	}
+	at.passed(first, 15) // over the edge
+	other := &partCursor{parts: parts[2:]}
+	other.passed(second, 10)
+	if p := now(); p.Rows != 507 || len(p.Loading) != 2 || p.Loading[0] != (TableProgress{"s.a", 507, 1007, 20, 30}) ||
+		p.Loading[1] != (TableProgress{"s.b", 0, 0, 10, 30}) {
+		t.Errorf("%+v", p)
+	}
+	for range 10 {
+		at.passed(first, 1)
+	}
+	first.end()
+	other.passed(second, 60)
+	if p := now(); p.Rows != 1007 || len(p.Loading) != 1 || p.Loading[0] != (TableProgress{KindLargeObjects, 0, 0, 40, 40}) {
+		t.Errorf("%+v", p)
+	}
+	second.end()
+	if p := now(); p.Rows != 1007 || len(p.Loading) != 0 {
+		t.Errorf("%+v", p)
 	}
 }
 

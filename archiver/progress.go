@@ -14,14 +14,15 @@ type Phase string
 // Phases, in the order in which they come.
 const (
 	PhasePreflight   Phase = "preflight"
-	PhaseOpening     Phase = "opening"     // the upload
-	PhaseGlobals     Phase = "globals"     // roles and tablespaces
-	PhaseCatalogue   Phase = "catalogue"   // pg_dump reads the catalogue
-	PhaseDefinitions Phase = "definitions" // pg_restore creates what data need
-	PhaseData        Phase = "data"        // dump or restore streams
-	PhaseComplete    Phase = "completing"  // the store joins the parts
-	PhaseCommit      Phase = "commit"      // read back, index, manifest
-	PhaseFinish      Phase = "finishing"   // pg_restore builds indexes and constraints
+	PhaseIndex       Phase = "reading through" // an object that has no index
+	PhaseOpening     Phase = "opening"         // the upload
+	PhaseGlobals     Phase = "globals"         // roles and tablespaces
+	PhaseCatalogue   Phase = "catalogue"       // pg_dump reads the catalogue
+	PhaseDefinitions Phase = "definitions"     // pg_restore creates what data need
+	PhaseData        Phase = "data"            // dump or restore streams
+	PhaseComplete    Phase = "completing"      // the store joins the parts
+	PhaseCommit      Phase = "commit"          // read back, index, manifest
+	PhaseFinish      Phase = "finishing"       // pg_restore builds indexes and constraints
 )
 
 // Progress is the state of a running use case.
@@ -36,8 +37,13 @@ type Progress struct {
 	Estimated bool
 	// Tables with data, and how many of them are through.
 	Tables, TablesDone int
+	// Rows loaded by a restore, as far as the bytes of their blocks tell, and all that there
+	// are by the index; 0 where nobody counted them.
+	Rows, RowsTotal int64
 	// Table is the one whose data pass, where they pass one by one.
 	Table TableProgress
+	// Loading are the tables that a restore's workers are loading.
+	Loading []TableProgress
 	// Share of an archive's data that is through, from 0 to 1 by the source's
 	// own estimates; 0 while it is not known.
 	Share float64
@@ -61,6 +67,11 @@ func (t *tracker) phase(p Phase) { t.update(true, func(s *Progress) { s.Phase = 
 
 func (t *tracker) total(n int64, estimated bool) {
 	t.update(false, func(s *Progress) { s.Total, s.Estimated = n, estimated })
+}
+
+// restart begins to count the bytes anew, for a second reading.
+func (t *tracker) restart(total int64) {
+	t.update(true, func(s *Progress) { s.Bytes, s.Total = 0, total })
 }
 
 func (t *tracker) tables(done, of int) {

@@ -199,7 +199,7 @@ func (r *restoreRun) openDump(ctx context.Context) (*checkedDump, error) {
 	if err != nil {
 		return nil, errors.Join(integrity("%w", err), body.Close())
 	}
-	return &checkedDump{Verifier: v, body: body, key: r.res.Manifest.Objects.Dump.Key, progress: r.progress}, nil
+	return &checkedDump{Verifier: v, want: want, body: body, key: r.res.Manifest.Objects.Dump.Key, progress: r.progress}, nil
 }
 
 // readGlobals reads the stored roles and tablespaces.

@@ -181,7 +181,7 @@ func (rt *runtime) reportError(ctx context.Context, err error, code int) {
 		text = oneLine(strings.Replace(err.Error(), store.Error(), store.Err.Error(), 1))
 	}
 	if code > exitSignal && errors.As(context.Cause(ctx), &signal) {
-		text = signal.Error() + aftermath(rt.line.command)
+		text = signal.Error() + aftermath(rt.line.command, err)
 	} else {
 		text += rt.advice(err, text)
 	}
@@ -206,12 +206,15 @@ func oneLine(text string) string {
 }
 
 // aftermath says what an interrupted command leaves behind.
-func aftermath(command string) string {
-	switch command {
-	case "archive":
+func aftermath(command string, err error) string {
+	var partial *archiver.PartialError
+	switch {
+	case command == "archive":
 		return ": aborted cleanly, nothing was stored"
-	case "restore", "clone":
-		return ": aborted cleanly, but the target may hold what was restored so far"
+	case errors.As(err, &partial):
+		return ": aborted cleanly; " + oneLine(partial.State())
+	case command == "restore", command == "clone":
+		return ": aborted cleanly, no database was changed"
 	}
 	return ""
 }

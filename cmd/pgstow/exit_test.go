@@ -141,6 +141,34 @@ func TestReportError(t *testing.T) {
 	})
 }
 
+// What a signal has ended says what it leaves, and how to start over.
+func TestReportInterruption(t *testing.T) {
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(interrupt{syscall.SIGINT})
+	cause := context.Cause(ctx)
+	touched := &archiver.PartialError{Err: cause, Database: "orders", Holds: "the definitions and the data of 2 of 3 tables"}
+	for _, tt := range []struct {
+		command, want string
+		err           error
+	}{
+		{"archive", "interrupted: aborted cleanly, nothing was stored", cause},
+		{"restore", "interrupted: aborted cleanly, no database was changed", cause},
+		{"restore", `interrupted: aborted cleanly; database "orders" may be partly restored (the definitions and the data of 2 of 3 tables): ` +
+			"drop and create it again, or repeat with --clean --if-exists", fmt.Errorf("restore x: %w", touched)},
+		{"clone", `interrupted: aborted cleanly; database "target" may be partly restored: drop and create it again, or repeat with --clean --if-exists`,
+			&archiver.PartialError{Err: cause, Database: "target"}},
+		{"list", "interrupted", cause},
+	} {
+		var out bytes.Buffer
+		rt := &runtime{console: console{err: &out}}
+		rt.line.command = tt.command
+		rt.reportError(ctx, tt.err, exitCode(ctx, tt.err))
+		if got := strings.TrimSpace(out.String()); got != "pgstow: "+tt.want {
+			t.Errorf("got  %s\nwant %s", got, tt.want)
+		}
+	}
+}
+
 func TestEveryExitCodeIsDocumented(t *testing.T) {
 	documented := map[int]bool{}
 	for _, e := range exitCodes {

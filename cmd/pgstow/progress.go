@@ -107,7 +107,8 @@ func (m *meter) show() {
 	if p.Tables > 0 {
 		attrs = append(attrs, slog.Int("tables", p.Tables), slog.Int("tables_done", p.TablesDone))
 	}
-	m.log.LogAttrs(context.Background(), slog.LevelInfo, m.what, append(attrs, tableAttrs(p)...)...)
+	attrs = append(attrs, tableAttrs(p)...)
+	m.log.LogAttrs(context.Background(), slog.LevelInfo, m.what, append(attrs, loadAttrs(p)...)...)
 }
 
 // tableAttrs say which table passes, and how far it has come by the source's
@@ -131,8 +132,12 @@ func tableAttrs(p archiver.Progress) []slog.Attr {
 }
 
 func progressText(what string, p archiver.Progress, elapsed time.Duration) string {
-	if p.Table.Name != "" && p.Phase == archiver.PhaseData {
+	switch {
+	case p.Phase != archiver.PhaseData:
+	case p.Table.Name != "":
 		return tableText(what, p, elapsed)
+	case len(p.Loading) > 0:
+		return loadText(what, p, elapsed)
 	}
 	s := fmt.Sprintf("%s %s", what, p.Phase)
 	if p.Bytes > 0 {
@@ -177,6 +182,96 @@ func tableText(what string, p archiver.Progress, elapsed time.Duration) string {
 	rest += "  " + elapsed.Round(time.Second).String()
 	begin := fmt.Sprintf("%s %d%%  ", what, int(100*p.Share))
 	return begin + shorten(printable(t.Name), max(8, textWidth-len(begin)-len(rest))) + rest
+}
+
+// loadAttrs say which tables a restore is loading, and how many rows are in.
+func loadAttrs(p archiver.Progress) []slog.Attr {
+	if len(p.Loading) == 0 {
+		return nil
+	}
+	list := make(loading, len(p.Loading))
+	for i, t := range p.Loading {
+		list[i] = loadingTable{t.Name, t.Rows, t.RowsTotal, t.Bytes, t.BytesTotal}
+	}
+	attrs := []slog.Attr{slog.Any("loading", list)}
+	if p.RowsTotal > 0 {
+		attrs = append(attrs, slog.Int64("rows", p.Rows), slog.Int64("rows_total", p.RowsTotal))
+	}
+	return attrs
+}
+
+// loading is a list of tables, an array in a JSON log and a readable text elsewhere.
+type loading []loadingTable
+
+type loadingTable struct {
+	Table      string `json:"table"`
+	Rows       int64  `json:"rows"`
+	RowsTotal  int64  `json:"rows_total"`
+	Bytes      int64  `json:"bytes"` // as they are stored
+	BytesTotal int64  `json:"bytes_total"`
+}
+
+func (l loading) String() string {
+	list := make([]string, len(l))
+	for i, t := range l {
+		list[i] = printable(t.Table) + " " + done(t.Rows, t.RowsTotal, t.Bytes, t.BytesTotal)
+	}
+	return strings.Join(list, ", ")
+}
+
+// done is how much of something has been done, in rows where they were counted.
+func done(rows, rowsTotal, bytes, bytesTotal int64) string {
+	if rowsTotal > 0 {
+		return short(rows) + "/" + short(rowsTotal) + " rows"
+	}
+	return size(bytes) + "/" + size(bytesTotal)
+}
+
+// loadText names as many of the tables that are being loaded as fit.
+func loadText(what string, p archiver.Progress, elapsed time.Duration) string {
+	begin := what
+	if p.Total > 0 {
+		begin += fmt.Sprintf(" %d%%", 100*min(p.Bytes, p.Total)/p.Total)
+	}
+	if p.RowsTotal > 0 {
+		begin += "  " + short(p.Rows) + "/" + short(p.RowsTotal) + " rows"
+	}
+	if p.Tables > 0 {
+		begin += fmt.Sprintf("  %d/%d tables", p.TablesDone, p.Tables)
+	}
+	end := "  " + elapsed.Round(time.Second).String()
+	room := textWidth - len(begin) - len(end)
+	for n := len(p.Loading); n > 0; n-- {
+		if list, ok := loadList(p.Loading[:n], len(p.Loading)-n, room); ok {
+			return begin + list + end
+		}
+	}
+	return begin + end
+}
+
+// loadList gives the names of tables what room is left, if that is enough to know them by.
+func loadList(tables []archiver.TableProgress, more, room int) (list string, ok bool) {
+	const least = 8
+	end := ""
+	if more > 0 {
+		end = fmt.Sprintf(" +%d", more)
+	}
+	room -= len(end)
+	counts := make([]string, len(tables))
+	for i, t := range tables {
+		counts[i] = " " + strings.TrimSuffix(done(t.Rows, t.RowsTotal, t.Bytes, t.BytesTotal), " rows")
+		room -= len("  ") + len(counts[i])
+	}
+	for i, t := range tables {
+		name := []rune(printable(t.Name))
+		width := min(len(name), room/(len(tables)-i))
+		if width < min(len(name), least) {
+			return "", false
+		}
+		list += "  " + shorten(string(name), width) + counts[i]
+		room -= width
+	}
+	return list + end, true
 }
 
 // short is a number in a few characters.

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -99,6 +100,9 @@ func TestRestoreKilled(t *testing.T) {
 			p.signal(end.signal)
 			if code := p.wait(10 * time.Second); code != end.code {
 				t.Errorf("exit code %d, want %d\n%s", code, end.code, p.stderr.String())
+			}
+			if said := p.stderr.String(); end.code == 130 && !(strings.Contains(said, target.db) && strings.Contains(said, "partly restored (") && strings.Contains(said, "--clean --if-exists")) {
+				t.Errorf("does not say what is in the target, and how to start over:\n%s", said)
 			}
 			eventually(t, "pg_restore has ended", func() bool { return !alive(restore, "pg_restore") })
 			target.noSessions()
