@@ -21,6 +21,9 @@ var (
 	ErrIntegrity = errors.New("integrity")
 	// ErrFormat: a manifest or index of a newer major format (exit 2).
 	ErrFormat = errors.New("written by a newer pgstow")
+	// ErrRefused: what is asked for would weaken how an archive is kept, or rests
+	// on archives that do not belong together; nothing was changed (exit 13).
+	ErrRefused = errors.New("refused")
 	// ErrUsage: an option's value is refused (exit 2).
 	ErrUsage = errors.New("refused option")
 )

@@ -79,12 +79,7 @@ func newKeeper(b storage.Bucket, p Policy, maxKeep Period, require bool, now tim
 	k := &keeper{bucket: b, policy: p, require: require,
 		created: map[string]creation{}, shown: map[string]Protection{}, denied: map[storage.Attribute]bool{}}
 	if skew := b.Capabilities().ClockSkew; p.Lock != storage.LockNone && skew.Abs() > maxSkew {
-		side := "ahead of"
-		if skew < 0 {
-			side = "behind"
-		}
-		return nil, fmt.Errorf("%w: this machine's clock is %s %s the store's, and the lock is counted by it; set the clock",
-			ErrUsage, skew.Abs().Round(time.Second), side)
+		return nil, clockError(skew, "the lock is counted by it")
 	}
 	_, err := k.retention(now)
 	return k, err

@@ -28,6 +28,9 @@ type Entry struct {
 	// Hidden: delete markers hide objects of the archive from plain readers;
 	// the objects themselves are still there.
 	Hidden bool `json:"hidden,omitempty"`
+	// Later are the delete markers and later versions under the keys of the
+	// archive, per object newest first. They change nothing for pgstow.
+	Later []EntryVersion `json:"later,omitempty"`
 	// Newest is when the newest object arrived, by the store's clock.
 	Newest  time.Time     `json:"newest"`
 	Objects []EntryObject `json:"objects"`
@@ -35,6 +38,8 @@ type Entry struct {
 	// Manifest is filled in by LoadManifests, or ManifestError says why not.
 	Manifest      *Manifest `json:"manifest,omitempty"`
 	ManifestError string    `json:"manifest_error,omitempty"`
+	// Protection is filled in by LoadProtection.
+	Protection *Shown `json:"protection,omitempty"`
 }
 
 // EntryObject is one object of an archive: its oldest version.
@@ -43,6 +48,14 @@ type EntryObject struct {
 	Version string    `json:"version,omitempty"`
 	Size    int64     `json:"size"`
 	Created time.Time `json:"created"`
+}
+
+// EntryVersion is a delete marker or a later version under the key of an
+// archive's object.
+type EntryVersion struct {
+	EntryObject
+	Latest       bool `json:"latest,omitempty"` // it is what plain readers see
+	DeleteMarker bool `json:"delete_marker,omitempty"`
 }
 
 // ListOptions choose what List yields.
@@ -64,7 +77,8 @@ func List(ctx context.Context, b storage.Bucket, opts ListOptions) ([]Entry, err
 	return slices.DeleteFunc(all, func(e Entry) bool { return e.Complete == opts.Incomplete }), nil
 }
 
-// scan lists archives and incomplete ones, oldest first.
+// scan lists archives and incomplete ones, oldest first. Without the right to
+// list versions it makes do with what plain readers see.
 func scan(ctx context.Context, b storage.Bucket, name string, log *slog.Logger) ([]Entry, error) {
 	versions := b.Capabilities().Versions
 	all, err := scanVersions(ctx, b, name, versions)
@@ -75,15 +89,26 @@ func scan(ctx context.Context, b storage.Bucket, name string, log *slog.Logger) 
 	if err != nil {
 		return nil, fmt.Errorf("list archives: %w", err)
 	}
-	slices.SortStableFunc(all, func(a, b Entry) int {
-		return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.Label, b.Label), cmp.Compare(a.ID, b.ID))
-	})
+	return all, nil
+}
+
+// scanStrictly is scan for those who change what they see: every version, or
+// an error.
+func scanStrictly(ctx context.Context, b storage.Bucket, name string, _ *slog.Logger) ([]Entry, error) {
+	all, err := scanVersions(ctx, b, name, true)
+	if err != nil {
+		return nil, fmt.Errorf("list archives with all versions: %w", err)
+	}
 	return all, nil
 }
 
 func scanVersions(ctx context.Context, b storage.Bucket, name string, versions bool) ([]Entry, error) {
+	return collect(ctx, b, name, storage.ListOptions{Versions: versions})
+}
+
+func collect(ctx context.Context, b storage.Bucket, name string, opts storage.ListOptions) ([]Entry, error) {
 	var c collector
-	for o, err := range b.List(ctx, storage.ListOptions{Versions: versions}) {
+	for o, err := range b.List(ctx, opts) {
 		if err != nil {
 			return nil, err
 		}
@@ -94,15 +119,22 @@ func scanVersions(ctx context.Context, b storage.Bucket, name string, versions b
 		c.add(dir, object, o)
 	}
 	c.flush()
+	slices.SortStableFunc(c.entries, byTime)
 	return c.entries, nil
+}
+
+// byTime orders entries, oldest first.
+func byTime(a, b Entry) int {
+	return cmp.Or(a.Time.Compare(b.Time), cmp.Compare(a.Label, b.Label), cmp.Compare(a.ID, b.ID))
 }
 
 // collector turns the objects of a listing into entries. It relies on their
 // order: by key, and the versions of a key newest first.
 type collector struct {
-	entries []Entry
-	entry   Entry
-	dir     Dir
+	entries  []Entry
+	entry    Entry
+	dir      Dir
+	versions []EntryVersion // of the key that is listed
 }
 
 func (c *collector) add(dir Dir, name string, o storage.Object) {
@@ -111,19 +143,38 @@ func (c *collector) add(dir Dir, name string, o storage.Object) {
 		c.dir = dir
 		c.entry = Entry{ID: dir.ID, Label: dir.Label, Policy: dir.Policy, Time: dir.Time, Key: dir.String()}
 	}
-	if o.DeleteMarker {
-		c.entry.Hidden = c.entry.Hidden || o.Latest
-		return
+	if len(c.versions) > 0 && c.versions[0].Name != name {
+		c.flushKey()
 	}
-	object := EntryObject{Name: name, Version: o.Version, Size: o.Size, Created: o.Created}
-	if n := len(c.entry.Objects); n > 0 && c.entry.Objects[n-1].Name == name {
-		c.entry.Objects[n-1] = object // older than the one seen before
-		return
+	c.versions = append(c.versions, EntryVersion{
+		EntryObject: EntryObject{Name: name, Version: o.Version, Size: o.Size, Created: o.Created},
+		Latest:      o.Latest, DeleteMarker: o.DeleteMarker,
+	})
+}
+
+// flushKey sorts the versions of one key: the oldest is the object.
+func (c *collector) flushKey() {
+	all, oldest := c.versions, -1
+	c.versions = nil
+	for i, v := range all {
+		if !v.DeleteMarker {
+			oldest = i
+		}
 	}
-	c.entry.Objects = append(c.entry.Objects, object)
+	for i, v := range all {
+		if i != oldest {
+			c.entry.Later = append(c.entry.Later, v)
+			continue
+		}
+		c.entry.Objects = append(c.entry.Objects, v.EntryObject)
+		c.entry.Hidden = c.entry.Hidden || all[0].DeleteMarker || !all[0].Latest
+	}
 }
 
 func (c *collector) flush() {
+	if len(c.versions) > 0 {
+		c.flushKey()
+	}
 	e := c.entry
 	c.entry, c.dir = Entry{}, Dir{}
 	if len(e.Objects) == 0 {

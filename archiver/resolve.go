@@ -25,6 +25,12 @@ func Resolve(ctx context.Context, b storage.Bucket, ref, name string) (Entry, er
 }
 
 func resolve(ctx context.Context, b storage.Bucket, ref, name string, log *slog.Logger) (Entry, error) {
+	return resolveBy(ctx, b, ref, name, log, scan)
+}
+
+type scanner func(ctx context.Context, b storage.Bucket, name string, log *slog.Logger) ([]Entry, error)
+
+func resolveBy(ctx context.Context, b storage.Bucket, ref, name string, log *slog.Logger, scan scanner) (Entry, error) {
 	if name != "" {
 		if err := CheckLabel(name); err != nil {
 			return Entry{}, err

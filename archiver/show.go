@@ -18,6 +18,10 @@ type ShowResult struct {
 	Manifest       *Manifest `json:"manifest"`
 	ManifestSHA256 string    `json:"manifest_sha256"`
 	Index          *Index    `json:"index,omitempty"` // nil for an archive of an unknown version
+	// Protection is how the store keeps the archive now.
+	Protection *Shown `json:"protection"`
+	// Records are later facts about it, oldest first.
+	Records []RecordEntry `json:"records,omitempty"`
 	// TOC is filled in by LoadTOC.
 	TOC []TOCEntry `json:"toc,omitempty"`
 	// Head is what TOC was made of.
@@ -44,7 +48,8 @@ type Content struct {
 	Stored       int64
 }
 
-// Show reads manifest and index of the archive that ref names.
+// Show reads manifest and index of the archive that ref names, its records, and
+// how the store keeps it now.
 func Show(ctx context.Context, b storage.Bucket, ref, name string) (*ShowResult, error) {
 	e, err := Resolve(ctx, b, ref, name)
 	if err != nil {
@@ -58,7 +63,17 @@ func Show(ctx context.Context, b storage.Bucket, ref, name string) (*ShowResult,
 	if err != nil {
 		return nil, err
 	}
-	return &ShowResult{Entry: e, Manifest: m, ManifestSHA256: hexSum(raw), Index: ix}, nil
+	all, err := look(ctx, b, e.dir(), e.Objects)
+	if err != nil {
+		return nil, err
+	}
+	records, err := readRecords(ctx, b, e, "")
+	if err != nil {
+		return nil, err
+	}
+	return &ShowResult{
+		Entry: e, Manifest: m, ManifestSHA256: hexSum(raw), Index: ix, Protection: shown(all), Records: records,
+	}, nil
 }
 
 // Contents sums up the blocks of each table, in the order of the dump.

@@ -32,7 +32,7 @@ func retention(mode types.ObjectLockMode, until *time.Time) storage.Retention {
 // SetRetention sets or extends the retention of one version. Shortening, or
 // going from compliance to governance, is ErrLocked: the store refuses it, and
 // where a special right would let governance be shortened, that right is not
-// used.
+// used. It is used to make governance compliance where the store asks for it.
 func (b *Bucket) SetRetention(ctx context.Context, key, version string, r storage.Retention) error {
 	if err := storage.CheckKey(key); err != nil {
 		return &storage.Error{Op: "retain", Key: key, Kind: storage.ErrInvalidKey, Err: err}
@@ -65,10 +65,17 @@ func (b *Bucket) SetRetention(ctx context.Context, key, version string, r storag
 	} else if !isDenied(headErr) {
 		return wrap(ctx, "retain", key, headErr)
 	}
-	_, err := b.client.PutObjectRetention(ctx, &s3.PutObjectRetentionInput{
+	put := &s3.PutObjectRetentionInput{
 		Bucket: &b.cfg.Bucket, Key: &key, VersionId: optional(version),
 		Retention: &types.ObjectLockRetention{Mode: types.ObjectLockRetentionMode(lockMode(r.Mode)), RetainUntilDate: &until},
-	}, b.md5Only)
+	}
+	_, err := b.client.PutObjectRetention(ctx, put, b.md5Only)
+	if err != nil && headErr == nil && head.Retention.Mode == storage.Governance && r.Mode == storage.Compliance && (isDenied(err) || kindOf(err) == storage.ErrLocked) {
+		// Some stores take every change of a governance lock's mode for a
+		// bypass, even to the firmer one. What is asked for is not shorter.
+		put.BypassGovernanceRetention = aws.Bool(true)
+		_, err = b.client.PutObjectRetention(ctx, put, b.md5Only)
+	}
 	return wrap(ctx, "retain", key, err)
 }
 

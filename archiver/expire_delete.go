@@ -1,0 +1,184 @@
+package archiver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pgstow/pgstow/storage"
+)
+
+// expire deletes an archive that was found free. err is what ends the whole run;
+// what this archive alone fails of is noted.
+func (x *expiring) expire(ctx context.Context, f *found) error {
+	a := x.note(f.Entry, f.m, ExpireDone, verdict{})
+	journal, err := x.journal(ctx, f)
+	if err == nil {
+		a.Deleted, err = deleteArchive(ctx, x.opts.Bucket, f.Entry, journal)
+	}
+	return x.ended(ctx, a, err)
+}
+
+// ended notes how a deletion ended.
+func (x *expiring) ended(ctx context.Context, a *ExpiredArchive, err error) error {
+	if err == nil {
+		return nil
+	}
+	a.Action, a.Error = ExpireFailed, oneLine(err)
+	err = fmt.Errorf("archive %s of %s: %d of %d versions deleted: %w", a.ID, a.Label, a.Deleted, a.Versions, err)
+	if ctx.Err() != nil {
+		return err
+	}
+	x.deletions = append(x.deletions, err)
+	return nil
+}
+
+// journal records what is about to be deleted, so that another run can prove
+// what is left of it to be a remnant. It is deleted with the last of the archive:
+// where the bucket by itself would lock it, or these credentials may not write,
+// there is none, and what an interruption leaves has to be removed by hand.
+func (x *expiring) journal(ctx context.Context, f *found) (*EntryObject, error) {
+	b := x.opts.Bucket
+	d := b.Capabilities().DefaultRetention
+	if d.Days > 0 || d.Years > 0 || d.Period > 0 {
+		return nil, nil
+	}
+	r := Record{
+		Kind: RecordExpire, ManifestSHA256: hexSum(f.raw), Manifest: f.raw, By: x.opts.By,
+		Result: ResultBegun, Pgstow: x.opts.Pgstow,
+	}
+	o, err := putRecord(ctx, b, f.Entry, r, f.all, f.m.Kept, x.now)
+	if errors.Is(err, storage.ErrPermission) {
+		x.log.Warn("no record of the deletion may be written: if it is interrupted, the next run cannot finish it", "key", f.Key)
+		return nil, nil
+	}
+	return &o, err
+}
+
+// keyVersion names one version of an object, or one delete marker.
+type keyVersion struct{ key, version string }
+
+// deletionSteps orders what an archive consists of, so that whatever happens in
+// between is either listed as it was or not at all: what lies over the manifest
+// goes first, then the manifest itself, which ends the archive, then the rest,
+// and the journals at last.
+func deletionSteps(e Entry, journal *EntryObject) [][]keyVersion {
+	const overManifest, manifest, signature, rest, journals = 0, 1, 2, 3, 4
+	steps := make([][]keyVersion, journals+1)
+	dir := e.dir()
+	add := func(step int, o EntryObject) {
+		kv := keyVersion{dir.Key(o.Name), o.Version}
+		if !slices.Contains(steps[step], kv) {
+			steps[step] = append(steps[step], kv)
+		}
+	}
+	stepOf := func(name string) int {
+		switch {
+		case name == SignatureName:
+			return signature
+		case recordKind(name) == RecordExpire:
+			return journals
+		}
+		return rest
+	}
+	for _, v := range e.Later {
+		if v.Name == ManifestName {
+			add(overManifest, v.EntryObject)
+		} else {
+			add(stepOf(v.Name), v.EntryObject)
+		}
+	}
+	for _, o := range e.Objects {
+		if o.Name == ManifestName {
+			add(manifest, o)
+		} else {
+			add(stepOf(o.Name), o)
+		}
+	}
+	if journal != nil {
+		add(journals, *journal)
+	}
+	return steps
+}
+
+// deleteArchive deletes every version and marker of an archive, the manifest
+// first. A version that cannot be deleted ends it after the others of its step;
+// what is deleted already by somebody else is no error.
+func deleteArchive(ctx context.Context, b storage.Bucket, e Entry, journal *EntryObject) (deleted int, err error) {
+	steps := deletionSteps(e, journal)
+	last := len(steps) - 1
+	for i, step := range steps {
+		if i == last {
+			if err := nothingCame(ctx, b, e, step); err != nil {
+				return deleted, err
+			}
+		}
+		n, err := deleteVersions(ctx, b, step)
+		deleted += n
+		if err != nil {
+			return deleted, err
+		}
+	}
+	if journal != nil {
+		deleted-- // it was none of the archive's versions
+	}
+	return deleted, nil
+}
+
+// nothingCame looks for what was put while the archive was deleted. It has not
+// been judged, so that it stays, and the journals with it.
+func nothingCame(ctx context.Context, b storage.Bucket, e Entry, journals []keyVersion) error {
+	for o, err := range b.List(ctx, storage.ListOptions{Prefix: e.Key, Versions: true}) {
+		if err != nil {
+			return fmt.Errorf("look for what is left: %w", err)
+		}
+		if _, name, ok := ParseKey(o.Key); ok && recordKind(name) != RecordExpire && !slices.Contains(journals, keyVersion{o.Key, o.Version}) {
+			return fmt.Errorf("%w: %s was put meanwhile; run it again", storage.ErrChanged, o.Key)
+		}
+	}
+	return nil
+}
+
+// deleters is how many versions are deleted at once.
+const deleters = 8
+
+// deleteVersions deletes each of them. The first error comes back when all were
+// tried, with what it is about.
+func deleteVersions(ctx context.Context, b storage.Bucket, versions []keyVersion) (deleted int, err error) {
+	errs := make([]error, len(versions))
+	versioned := b.Capabilities().Versions
+	var g errgroup.Group
+	g.SetLimit(deleters)
+	for i, v := range versions {
+		g.Go(func() error {
+			switch errs[i] = context.Cause(ctx); {
+			case errs[i] != nil:
+			case versioned && v.version == "": // that would hide it, not delete it
+				errs[i] = fmt.Errorf("%s: the store named no version to delete", v.key)
+			default:
+				errs[i] = b.Delete(ctx, v.key, v.version)
+			}
+			return nil
+		})
+	}
+	_ = g.Wait()
+	var first error
+	failed := 0
+	for _, err := range errs {
+		switch {
+		case err == nil:
+			deleted++
+			continue
+		case first == nil, errors.Is(err, storage.ErrLocked) && !errors.Is(first, storage.ErrLocked):
+			first = err
+		}
+		failed++
+	}
+	if failed > 1 {
+		first = fmt.Errorf("%w (and %d more)", first, failed-1)
+	}
+	return deleted, first
+}
