@@ -102,7 +102,7 @@ func exitCode(ctx context.Context, err error) int {
 		return exitIntegrity
 	case is(archiver.ErrNoArchive, storage.ErrBucketNotExist):
 		return exitNotFound
-	case is(storage.ErrLocked, storage.ErrExist):
+	case is(archiver.ErrRefused, storage.ErrLocked, storage.ErrExist, storage.ErrChanged):
 		return exitRefused
 	case is(storage.ErrUnavailable, storage.ErrPermission, storage.ErrCredentials,
 		storage.ErrUnknownOutcome, storage.ErrStalled):
@@ -215,6 +215,10 @@ func aftermath(command string, err error) string {
 		return ": aborted cleanly; " + oneLine(partial.State())
 	case command == "restore", command == "clone":
 		return ": aborted cleanly, no database was changed"
+	case command == "retain", command == "hold", command == "undelete":
+		return ": some of it may be done; run it again to complete it"
+	case command == "expire":
+		return ": what was begun is finished by the next run"
 	}
 	return ""
 }

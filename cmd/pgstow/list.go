@@ -16,7 +16,7 @@ func listCommand(rt *runtime) *command {
 		manual: manual{
 			usage: []string{"list --from BUCKET [--name LABEL] [--long] [--incomplete] [--json]"},
 			text: `
-One listing of the bucket, oldest archive first; manifests are read with --long only. Times are UTC.`,
+One listing of the bucket, oldest archive first. With --long each manifest is read and each object is looked at: until when the policy keeps the archive, and the weakest lock of its objects. With --incomplete, STAYS UNTIL is when the last lock of what a failed run left ends. Times are UTC.`,
 			examples: []example{
 				{"All archives:", "pgstow list --from 's3://acme-archives/pg/?region=eu-central-1'"},
 				{"The newest id of a label, for a script:",
@@ -31,7 +31,7 @@ One listing of the bucket, oldest archive first; manifests are read with --long 
 			Flags: []cli.Flag{
 				bucketFlag("from"),
 				nameFlag("only this `LABEL`"),
-				&cli.BoolFlag{Name: "long", Usage: "read the manifests: database, server, contents, key"},
+				&cli.BoolFlag{Name: "long", Usage: "read the manifests: kept until, lock, database, server, contents, key"},
 				&cli.BoolFlag{Name: "incomplete", Usage: "what has no manifest, instead of the archives"},
 				jsonFlag(),
 			},
@@ -69,6 +69,9 @@ func (l list) run(ctx context.Context, rt *runtime) error {
 	entries, err := archiver.List(ctx, bucket, l.opts)
 	if err == nil && l.long && !l.opts.Incomplete {
 		err = archiver.LoadManifests(ctx, bucket, entries)
+	}
+	if err == nil && (l.long || l.opts.Incomplete) {
+		err = archiver.LoadProtection(ctx, bucket, entries)
 	}
 	if err != nil {
 		return fmt.Errorf("list %s: %w", l.bucket, err)
@@ -117,14 +120,14 @@ func (l list) print(rt *runtime, entries []archiver.Entry) error {
 func (l list) printLong(rt *runtime, entries []archiver.Entry) error {
 	now := time.Now()
 	t := newTable(rt.out)
-	t.row("ID", "TIME", "LABEL", "SIZE", "AGE", "DATABASE", "SERVER", "CONTENTS", "KEY")
+	t.row("ID", "TIME", "LABEL", "SIZE", "AGE", "KEPT UNTIL", "LOCK", "DATABASE", "SERVER", "CONTENTS", "KEY")
 	for _, e := range entries {
 		database, server, holds := "?", "?", e.ManifestError
 		if m := e.Manifest; m != nil {
 			server, _, _ = strings.Cut(m.Source.ServerVersion, " ")
 			database, holds = m.Source.Database, contents(m.Totals)
 		}
-		t.row(e.ID, utc(e.Time), e.Label, size(e.DumpSize), age(e.Time, now), database, server, oneLine(holds), e.Key)
+		t.row(e.ID, utc(e.Time), e.Label, size(e.DumpSize), age(e.Time, now), keptUntil(e), locks(e.Protection, now), database, server, oneLine(holds), e.Key)
 	}
 	return t.flush()
 }
@@ -132,7 +135,7 @@ func (l list) printLong(rt *runtime, entries []archiver.Entry) error {
 func (l list) printIncomplete(rt *runtime, entries []archiver.Entry) error {
 	now := time.Now()
 	t := newTable(rt.out)
-	t.row("ID", "TIME", "LABEL", "SIZE", "AGE", "OBJECTS")
+	t.row("ID", "TIME", "LABEL", "SIZE", "AGE", "STAYS UNTIL", "OBJECTS")
 	for _, e := range entries {
 		var total int64
 		names := make([]string, len(e.Objects))
@@ -140,7 +143,7 @@ func (l list) printIncomplete(rt *runtime, entries []archiver.Entry) error {
 			total += o.Size
 			names[i] = o.Name
 		}
-		t.row(e.ID, utc(e.Time), e.Label, size(total), age(e.Time, now), strings.Join(names, " "))
+		t.row(e.ID, utc(e.Time), e.Label, size(total), age(e.Time, now), staysUntil(e.Protection, now), strings.Join(names, " "))
 	}
 	return t.flush()
 }

@@ -16,7 +16,7 @@ func showCommand(rt *runtime) *command {
 		manual: manual{
 			usage: []string{"show --from BUCKET ARCHIVE [--name LABEL] [--toc] [--json]"},
 			text: `
-Reads the manifest, checks the index against it, and prints both: what the archive is, and per table its rows and its size before and after compression (of large objects, how many there are). ARCHIVE is an id, the start of one, "latest" (with --name), or a time such as 2026-11-22.`,
+Reads the manifest, checks the index against it, and prints both: what the archive is, and per table its rows and its size before and after compression (of large objects, how many there are). How it is kept stands there twice: as its policy promised when it was made, and as the store shows it now, which is the weakest of all its objects. ARCHIVE is an id, the start of one, "latest" (with --name), or a time such as 2026-11-22.`,
 			examples: []example{
 				{"The newest archive of a label:", "pgstow show --from gs://acme-archives/pg/ latest --name orders"},
 				{"Everything in the dump, as pg_restore -l lists it:",
@@ -118,6 +118,8 @@ func (s show) print(rt *runtime, r *archiver.ShowResult) error {
 	t.row("manifest", s.bucket.key(m.Key))
 	t.row("", "sha256 of it:")
 	t.row("", r.ManifestSHA256)
+	keptRows(t, m)
+	protectionRows(t, r, time.Now())
 	for _, w := range m.Warnings {
 		wrapped(t, "warning", oneLine(w))
 	}
