@@ -40,7 +40,7 @@ Locks every object of an archive, its records included, for longer than now, and
 				&cli.StringFlag{Name: flagUntil, Usage: "lock it until this `TIME`: 2033-12-31 (its end), 2033-12-31T12:00Z"},
 				&cli.StringFlag{Name: "keep", Usage: "lock it for this `PERIOD` from its end on: 30d, 18mo, 7y"},
 				&cli.StringFlag{Name: "lock", Usage: "`MODE` for what has none: governance or compliance; compliance replaces governance"},
-				&cli.StringFlag{Name: flagMaxKeep, Value: archiver.DefaultMaxKeep.String(), Usage: "refuse compliance locks longer than this `PERIOD`"},
+				&cli.StringFlag{Name: flagMaxKeep, DefaultText: "max-keep of the configuration, or 10y", Usage: "refuse compliance locks longer than this `PERIOD`"},
 				jsonFlag(),
 			},
 			Action: func(c *cli.Context) error {
@@ -71,8 +71,15 @@ func parseRetain(c *cli.Context, rt *runtime) (r retain, err error) {
 		return r, err
 	}
 	r.opts.Name = c.String(flagName)
-	if r.opts.MaxKeep, err = archiver.ParsePeriod(c.String(flagMaxKeep)); err != nil {
-		return r, usagef("--%s: %w", flagMaxKeep, err)
+	cfg, err := rt.config()
+	if err != nil {
+		return r, err
+	}
+	r.opts.MaxKeep = cfg.maxKeep
+	if c.IsSet(flagMaxKeep) {
+		if r.opts.MaxKeep, err = archiver.ParsePeriod(c.String(flagMaxKeep)); err != nil {
+			return r, usagef("--%s: %w", flagMaxKeep, err)
+		}
 	}
 	if c.IsSet(flagUntil) == c.IsSet("keep") {
 		return r, usagef("%s: until when? Give --until or --keep, and one of them", c.Command.Name)
