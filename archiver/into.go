@@ -57,7 +57,7 @@ func selectEntries(ctx context.Context, to dumper.Conn, head *pgarchive.Head, o 
 // pg_restore gets everything, and --table and --schema are its own.
 func (r *restoreRun) choose(ctx context.Context, head *pgarchive.Head) (*choice, error) {
 	o := r.opts.Restore
-	if r.index == nil {
+	if r.index == nil && r.pass == nil {
 		if len(o.Tables) > 0 {
 			r.warn("without an index --table is pg_restore's: definition and data, no indexes, constraints or triggers")
 		}
@@ -82,7 +82,7 @@ func (r *restoreRun) choose(ctx context.Context, head *pgarchive.Head) (*choice,
 func (r *restoreRun) intoDatabase(ctx context.Context, found []dumper.Tools) error {
 	if r.index != nil {
 		// Reading by ranges would not notice bytes that were appended.
-		if err := r.dump().checkSize(ctx, r.res.Manifest.Objects.Dump.Size); err != nil {
+		if err := r.source().checkSize(ctx, r.dump.Size); err != nil {
 			return err
 		}
 	}
@@ -120,6 +120,11 @@ func (r *restoreRun) intoDatabase(ctx context.Context, found []dumper.Tools) err
 		r.target = r.target.WithDatabase(name)
 	}
 	r.res.Target, r.res.PgTool = r.target.String(), tools.Version
+	if r.pass != nil {
+		if err := r.readThrough(ctx); err != nil {
+			return err
+		}
+	}
 	switch {
 	case choice == nil:
 		return r.stream(ctx, tools, nil)
@@ -127,7 +132,7 @@ func (r *restoreRun) intoDatabase(ctx context.Context, found []dumper.Tools) err
 		return r.parallel(ctx, tools, choice)
 	}
 	r.log.Info("restored in one run of pg_restore, one table after another", "why", choice.oneRun)
-	if choice.selective {
+	if choice.selective || r.headOnly() {
 		return r.streamPart(ctx, tools, choice)
 	}
 	return r.stream(ctx, tools, choice)
@@ -137,7 +142,7 @@ func (r *restoreRun) intoDatabase(ctx context.Context, found []dumper.Tools) err
 // index, of which nothing is proved before its last byte.
 func (r *restoreRun) stream(ctx context.Context, tools dumper.Tools, c *choice) error {
 	if c != nil && !r.opts.Restore.SchemaOnly {
-		d, err := newDumpBlocks(c.head, r.res.Manifest.Objects.Dump, r.index, r.dump(), r.progress)
+		d, err := newDumpBlocks(c.head, r.dump, r.index, r.source(), r.progress)
 		if err != nil {
 			return err
 		}
@@ -165,7 +170,7 @@ func (r *restoreRun) stream(ctx context.Context, tools dumper.Tools, c *choice) 
 	// pg_restore leaves off when it has what it was asked for, and all of that is
 	// proved. Without an index nothing is, before the last byte; and a whole
 	// restore must not miss what follows the end.
-	if r.index == nil || dump.n == r.res.Manifest.Objects.Dump.Size {
+	if r.index == nil || dump.n == r.dump.Size {
 		if err := dump.toEnd(); err != nil {
 			return partial(r.target, dump.fault(err), "")
 		}
@@ -175,14 +180,16 @@ func (r *restoreRun) stream(ctx context.Context, tools dumper.Tools, c *choice) 
 
 // blocks are those of the dump, of which the head was read.
 func (r *restoreRun) blocks(c *choice) (*dumpBlocks, error) {
-	o := r.res.Manifest.Objects.Dump
-	d, err := newDumpBlocks(c.head, o, r.index, r.dump(), r.progress)
+	if r.headOnly() {
+		return &dumpBlocks{head: c.head, key: r.dump.Key, source: r.source(), progress: r.progress}, nil
+	}
+	d, err := newDumpBlocks(c.head, r.dump, r.index, r.source(), r.progress)
 	if err != nil {
 		return nil, err
 	}
-	r.progress.total(o.Head.Length+d.stored(c.entries), false)
+	r.progress.total(r.dump.Head.Length+d.stored(c.entries), false)
 	d.loads.choose(d.blocksIn(c.entries))
-	d.count(int(o.Head.Length))
+	d.count(int(r.dump.Head.Length))
 	return d, nil
 }
 

@@ -459,7 +459,7 @@ func TestLoadMeter(t *testing.T) {
 // planned is a restore with two workers, planned as if every table were large.
 func (s *stored) planned(t *testing.T, db string) *plannedRestore {
 	t.Helper()
-	r := &restoreRun{opts: RestoreOptions{Bucket: bucketOf(t, s.all)}, log: logger(nil), progress: newTracker(nil), res: &RestoreResult{Manifest: s.m}, index: s.ix}
+	r := &restoreRun{opts: RestoreOptions{Bucket: bucketOf(t, s.all)}, log: logger(nil), progress: newTracker(nil), dump: s.m.Objects.Dump, res: &RestoreResult{Manifest: s.m}, index: s.ix}
 	head, err := r.readHead(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -19,6 +19,11 @@ type RestoreOptions struct {
 	// Ref is an id, a unique prefix of one, "latest" or a time; Name the label
 	// it is looked up under. See Resolve.
 	Ref, Name string
+	// Object, instead of Ref, is the key of a stock custom-format archive that has no
+	// manifest, because somebody else put it there. One pass over it, before pg_restore gets
+	// a byte, proves that it is complete and makes its index; what is read of it afterwards
+	// is held against that.
+	Object string
 
 	// Output, when set, receives the plain archive; then there is no target
 	// database and everything below but Log and Progress is ignored. What was
@@ -44,7 +49,8 @@ type RestoreOptions struct {
 
 // RestoreResult is a restore that ended well.
 type RestoreResult struct {
-	Manifest *Manifest             `json:"manifest"`
+	Manifest *Manifest             `json:"manifest,omitempty"` // nil for an Object
+	Object   *ObjectInfo           `json:"object,omitempty"`
 	Bytes    int64                 `json:"bytes"`          // of the dump read
 	Jobs     int                   `json:"jobs,omitempty"` // 0 for one stream
 	Target   string                `json:"target,omitempty"`
@@ -87,7 +93,10 @@ type restoreRun struct {
 	res      *RestoreResult
 
 	entry  Entry
+	dump   StoredObject
 	index  *Index
+	pass   *openObject // over an Object
+	etag   string      // of an Object
 	target dumper.Conn // what is restored into: with Create, the database it creates
 }
 
@@ -103,6 +112,9 @@ func (r *restoreRun) run(ctx context.Context) error {
 		}
 	}
 	r.progress.phase(PhasePreflight)
+	if r.opts.Object != "" {
+		return r.foreign(ctx, found)
+	}
 	if err := r.readDescription(ctx); err != nil {
 		return err
 	}
@@ -120,13 +132,17 @@ func (r *restoreRun) readDescription(ctx context.Context) (err error) {
 	if r.res.Manifest, _, err = readManifest(ctx, r.opts.Bucket, r.entry); err != nil {
 		return err
 	}
+	r.dump = r.res.Manifest.Objects.Dump
+	if r.dump.Version == "" {
+		r.dump.Version = r.entry.version(DumpName)
+	}
 	if r.index, err = readIndex(ctx, r.opts.Bucket, r.res.Manifest); err != nil {
 		return err
 	}
 	if r.index == nil {
 		r.warn("the archive has no index: its hash can be compared only when the last byte was read")
 	}
-	r.progress.total(r.res.Manifest.Objects.Dump.Size, false)
+	r.progress.total(r.dump.Size, false)
 	return nil
 }
 
@@ -152,11 +168,14 @@ func (r *restoreRun) writeOutput(ctx context.Context) error {
 // readHead reads the dump's head alone, checked by its hash. That of an
 // unknown version is empty: its archive cannot be looked into.
 func (r *restoreRun) readHead(ctx context.Context) (*pgarchive.Head, error) {
-	o := r.res.Manifest.Objects.Dump
-	if o.Head == nil {
+	o := r.dump
+	switch {
+	case r.pass != nil:
+		return r.pass.head, nil
+	case o.Head == nil:
 		return &pgarchive.Head{}, nil
 	}
-	body, err := r.dump().openRange(ctx, 0, o.Head.Length)
+	body, err := r.source().openRange(ctx, 0, o.Head.Length)
 	if err != nil {
 		return nil, err
 	}
@@ -175,23 +194,18 @@ func (r *restoreRun) readHead(ctx context.Context) (*pgarchive.Head, error) {
 	return head, nil
 }
 
-// dump is the stored dump, the version that the manifest names.
-func (r *restoreRun) dump() storedDump {
-	o := r.res.Manifest.Objects.Dump
-	version := o.Version
-	if version == "" {
-		version = r.entry.version(DumpName)
-	}
-	return storedDump{bucket: r.opts.Bucket, key: o.Key, version: version}
+// source is where the dump lies: the version that the manifest names, or that was found.
+func (r *restoreRun) source() storedDump {
+	return storedDump{bucket: r.opts.Bucket, key: r.dump.Key, version: r.dump.Version}
 }
 
 // openDump opens the whole dump behind a verifier.
 func (r *restoreRun) openDump(ctx context.Context) (*checkedDump, error) {
-	want, err := expected(r.res.Manifest.Objects.Dump, r.index)
+	want, err := expected(r.dump, r.index)
 	if err != nil {
 		return nil, err
 	}
-	body, err := r.dump().openRange(ctx, 0, 0)
+	body, err := r.source().openRange(ctx, 0, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -199,7 +213,7 @@ func (r *restoreRun) openDump(ctx context.Context) (*checkedDump, error) {
 	if err != nil {
 		return nil, errors.Join(integrity("%w", err), body.Close())
 	}
-	return &checkedDump{Verifier: v, want: want, body: body, key: r.res.Manifest.Objects.Dump.Key, progress: r.progress}, nil
+	return &checkedDump{Verifier: v, want: want, body: body, key: r.dump.Key, progress: r.progress}, nil
 }
 
 // readGlobals reads the stored roles and tablespaces.

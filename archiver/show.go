@@ -131,13 +131,19 @@ func (r *ShowResult) LoadTOC(ctx context.Context, b storage.Bucket) error {
 	if r.Head, err = pgarchive.ParseHead(bytes.NewReader(raw)); err != nil {
 		return integrity("%s: %w", o.Key, err)
 	}
-	for i := range r.Head.Entries {
-		e := &r.Head.Entries[i]
-		r.TOC = append(r.TOC, TOCEntry{
-			DumpID: e.DumpID, Desc: e.Desc.S, Schema: e.Namespace.S, Name: e.Tag.S, Owner: e.Owner.S, Data: e.HadDumper,
-		})
-	}
+	r.TOC = tocOf(r.Head)
 	return nil
+}
+
+func tocOf(head *pgarchive.Head) []TOCEntry {
+	list := make([]TOCEntry, len(head.Entries))
+	for i := range head.Entries {
+		e := &head.Entries[i]
+		list[i] = TOCEntry{
+			DumpID: e.DumpID, Desc: e.Desc.S, Schema: e.Namespace.S, Name: e.Tag.S, Owner: e.Owner.S, Data: e.HadDumper,
+		}
+	}
+	return list
 }
 
 func hexSum(b []byte) string {

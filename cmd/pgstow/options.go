@@ -18,6 +18,7 @@ const (
 	flagDB         = "db"
 	flagToDB       = "to-db"
 	flagName       = "name"
+	flagObject     = "object"
 	flagJSON       = "json"
 	flagPGBin      = "pg-bin"
 	flagPooler     = "allow-pooler"
@@ -68,6 +69,31 @@ func noArguments(c *cli.Context) error {
 		return usagef("%s: unexpected argument %q", c.Command.Name, c.Args().First())
 	}
 	return nil
+}
+
+func objectFlag() cli.Flag {
+	return &cli.StringFlag{Name: flagObject, Usage: "instead of ARCHIVE: the `KEY`, below the bucket URL, of any object that pg_dump -Fc has written"}
+}
+
+// subject is the one archive that a command is about: an id or the like, or
+// an object's key.
+func subject(c *cli.Context) (ref, object string, err error) {
+	if !c.IsSet(flagObject) {
+		ref, err = archiveArgument(c)
+		return ref, "", err
+	}
+	object = c.String(flagObject)
+	switch {
+	case c.Args().Present():
+		return "", "", usagef("%s: ARCHIVE (%q) and --object exclude each other", c.Command.Name, c.Args().First())
+	case c.String(flagName) != "":
+		return "", "", usagef("%s: --name is the label of an archive, --object has none", c.Command.Name)
+	case object == "":
+		return "", "", usagef("%s: --object is empty", c.Command.Name)
+	case strings.Contains(object, "://"):
+		return "", "", usagef("%s: --object is a key, as nightly/orders.dump; the bucket's URL goes to --from", c.Command.Name)
+	}
+	return "", object, nil
 }
 
 func archiveArgument(c *cli.Context) (string, error) {

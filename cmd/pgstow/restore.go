@@ -25,6 +25,7 @@ func restoreCommand(rt *runtime) *command {
 			bucketFlag("from"),
 			dbFlag("`URL` or keyword string of the target database, which exists already unless --create"),
 			nameFlag("`LABEL` under which latest or a time is looked up"),
+			objectFlag(),
 		},
 		restoreFlags(),
 		[]cli.Flag{
@@ -36,7 +37,8 @@ func restoreCommand(rt *runtime) *command {
 		manual: manual{
 			usage: []string{
 				"restore --from BUCKET ARCHIVE --db URL [options] [-- pg_restore options]",
-				"restore --from BUCKET ARCHIVE --output FILE",
+				"restore --from BUCKET --object KEY --db URL [options] [-- pg_restore options]",
+				"restore --from BUCKET (ARCHIVE | --object KEY) --output FILE",
 			},
 			client: "pg_restore",
 			text: `
@@ -45,6 +47,8 @@ ARCHIVE is an id, the start of one, "latest" (with --name), or a time such as 20
 The archive is streamed, nothing is staged on local disk. Manifest, index and head are checked before pg_restore gets a byte, and the last bytes of each table are held back until its hash matches. Before any SQL runs, what the target lacks is listed with the option that cures it. The restore stops at the first error unless --keep-going.
 
 Several tables are loaded at once, the largest first, indexes and keys are built when their table's data are in, beside other tables, and the rest comes at the end. With --table or --schema only what they need is read. With --clean, with --data-only and with some options of pg_restore one table is loaded after another.
+
+With --object any object that pg_dump -Fc has written is restored, whoever put it there (archive versions 1.12 to 1.16). It is read twice: once through, which proves that it is complete and decodes before pg_restore gets a byte, then as any other archive, each block held against the hash of the first time. Without a manifest nothing else can be proved. With --schema-only only its head is read, with --output it is read once.
 
 Options behind "--" go to pg_restore.`,
 			examples: []example{
@@ -56,6 +60,8 @@ Options behind "--" go to pg_restore.`,
 						"    --no-owner --no-privileges"},
 				{"One table, with its indexes, into a database of its own, to look at it:",
 					"pgstow restore k7m2q9xd --db service=scratch --table public.items"},
+				{"What \"pg_dump -Fc | aws s3 cp - s3://acme-dumps/nightly/orders.dump\" has stored:",
+					"pgstow restore --from s3://acme-dumps/ --object nightly/orders.dump \\\n    --db service=scratch --jobs 4"},
 				{"Only the file, for pg_restore:",
 					"pgstow restore k7m2q9xd --output orders.dump && \\\n    pg_restore --list orders.dump"},
 			},
@@ -85,7 +91,7 @@ type restore struct {
 }
 
 func newRestore(c *cli.Context, rt *runtime) (*restore, error) {
-	ref, err := archiveArgument(c)
+	ref, object, err := subject(c)
 	if err != nil {
 		return nil, err
 	}
@@ -93,9 +99,12 @@ func newRestore(c *cli.Context, rt *runtime) (*restore, error) {
 	if err != nil {
 		return nil, err
 	}
+	if object != "" && c.Bool("globals") {
+		return nil, usagef("restore: --globals needs an archive of pgstow's: beside an object lie none")
+	}
 	r := &restore{
 		bucket: bucket, output: c.String(flagOutput), json: c.Bool(flagJSON),
-		opts: archiver.RestoreOptions{Ref: ref, Name: c.String(flagName), Log: rt.log},
+		opts: archiver.RestoreOptions{Ref: ref, Name: c.String(flagName), Object: object, Log: rt.log},
 	}
 	if c.IsSet(flagOutput) {
 		return r, r.checkOutput(c, rt)
@@ -165,7 +174,7 @@ func (r *restore) run(ctx context.Context, rt *runtime) error {
 	meter.stop()
 	if err != nil {
 		rt.explainLacks(err)
-		return fmt.Errorf("restore %s from %s: %w", opts.Ref, r.bucket, err)
+		return fmt.Errorf("restore %s from %s: %w", opts.Ref+opts.Object, r.bucket, err)
 	}
 	if err := r.print(rt, result); err != nil {
 		return err
@@ -180,17 +189,23 @@ func (r *restore) print(rt *runtime, result *archiver.RestoreResult) error {
 	if r.output == "-" {
 		return nil
 	}
-	m := result.Manifest
 	t := newTable(rt.out)
-	t.row("id", m.ID)
-	t.row("label", m.Label)
-	t.row("archived", utc(m.Started))
+	var totals archiver.Totals
+	if m := result.Manifest; m != nil {
+		totals = m.Totals
+		t.row("id", m.ID)
+		t.row("label", m.Label)
+		t.row("archived", utc(m.Started))
+	} else {
+		totals = result.Object.Totals
+		objectRows(t, r.bucket, result.Object)
+	}
 	o := r.opts.Restore
 	if r.output == "" && (len(o.Tables) > 0 || len(o.Schemas) > 0 || o.SchemaOnly) {
 		// The archive's totals would be those of what was left out, too.
-		t.row("read", fmt.Sprintf("%s of %s", size(result.Bytes), size(m.Totals.Bytes)))
+		t.row("read", fmt.Sprintf("%s of %s", size(result.Bytes), size(totals.Bytes)))
 	} else {
-		t.row("dump", fmt.Sprintf("%s, %s", size(result.Bytes), contents(m.Totals)))
+		t.row("dump", fmt.Sprintf("%s, %s", size(result.Bytes), contents(totals)))
 	}
 	if r.output != "" {
 		t.row("file", r.output)

@@ -14,13 +14,20 @@ import (
 func showCommand(rt *runtime) *command {
 	return &command{
 		manual: manual{
-			usage: []string{"show --from BUCKET ARCHIVE [--name LABEL] [--toc] [--json]"},
+			usage: []string{
+				"show --from BUCKET ARCHIVE [--name LABEL] [--toc] [--json]",
+				"show --from BUCKET --object KEY [--toc] [--json]",
+			},
 			text: `
-Reads the manifest, checks the index against it, and prints both: what the archive is, and per table its rows and its size before and after compression (of large objects, how many there are). How it is kept stands there twice: as its policy promised when it was made, and as the store shows it now, which is the weakest of all its objects. ARCHIVE is an id, the start of one, "latest" (with --name), or a time such as 2026-11-22.`,
+Reads the manifest, checks the index against it, and prints both: what the archive is, and per table its rows and its size before and after compression (of large objects, how many there are). How it is kept stands there twice: as its policy promised when it was made, and as the store shows it now, which is the weakest of all its objects. ARCHIVE is an id, the start of one, "latest" (with --name), or a time such as 2026-11-22.
+
+With --object any object that pg_dump -Fc has written is read through and shown: that it is complete and decodes, and per table rows and sizes. With --toc only its head is read. Where it came from, and whether it is what was written there once, nobody can tell without a manifest.`,
 			examples: []example{
 				{"The newest archive of a label:", "pgstow show --from gs://acme-archives/pg/ latest --name orders"},
 				{"Everything in the dump, as pg_restore -l lists it:",
 					"pgstow show --from gs://acme-archives/pg/ k7m2q9xd --toc"},
+				{"Whether a dump of somebody else's is whole, and what is in it:",
+					"pgstow show --from s3://acme-dumps/ --object nightly/orders.dump"},
 				{"Row counts and content hashes, for a script:",
 					"pgstow show --from gs://acme-archives/pg/ k7m2q9xd --json | \\\n    jq .index.blocks"},
 			},
@@ -32,11 +39,12 @@ Reads the manifest, checks the index against it, and prints both: what the archi
 			Flags: []cli.Flag{
 				bucketFlag("from"),
 				nameFlag("`LABEL` under which latest or a time is looked up"),
+				objectFlag(),
 				&cli.BoolFlag{Name: "toc", Usage: "list the dump's table of contents instead, as pg_restore -l does"},
 				jsonFlag(),
 			},
 			Action: func(c *cli.Context) error {
-				ref, err := archiveArgument(c)
+				ref, object, err := subject(c)
 				if err != nil {
 					return err
 				}
@@ -44,7 +52,7 @@ Reads the manifest, checks the index against it, and prints both: what the archi
 				if err != nil {
 					return err
 				}
-				s := show{bucket: bucket, ref: ref, name: c.String(flagName), toc: c.Bool("toc"), json: c.Bool(flagJSON)}
+				s := show{bucket: bucket, ref: ref, object: object, name: c.String(flagName), toc: c.Bool("toc"), json: c.Bool(flagJSON)}
 				return s.run(c.Context, rt)
 			},
 		},
@@ -55,6 +63,7 @@ Reads the manifest, checks the index against it, and prints both: what the archi
 type show struct {
 	bucket    bucketURL
 	ref, name string
+	object    string // instead of ref
 	toc, json bool
 }
 
@@ -64,6 +73,9 @@ func (s show) run(ctx context.Context, rt *runtime) error {
 		return err
 	}
 	defer bucket.Close()
+	if s.object != "" {
+		return s.showObject(ctx, rt, bucket)
+	}
 	result, err := archiver.Show(ctx, bucket, s.ref, s.name)
 	if err != nil {
 		return fmt.Errorf("show %s in %s: %w", s.ref, s.bucket, err)

@@ -1,0 +1,597 @@
+package archiver
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/pgstow/pgstow/dumper"
+	"github.com/pgstow/pgstow/dumper/pgarchive"
+	"github.com/pgstow/pgstow/internal/testenv"
+	"github.com/pgstow/pgstow/internal/testenv/sample"
+	"github.com/pgstow/pgstow/storage"
+	"github.com/pgstow/pgstow/storage/storagetest"
+)
+
+// stockDump is what a stock pg_dump writes into a pipe, or into a file, where it sets the
+// offsets.
+func stockDump(t testing.TB, pg *testenv.Cluster, db string, toFile bool, args ...string) []byte {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "stock.dump")
+	if toFile {
+		args = append(args, "-f", path)
+	}
+	cmd := exec.Command(testenv.Tool(t, "pg_dump"), append(args, "-Fc", "-d", pg.URL(db))...)
+	var out, complaints bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &complaints
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("pg_dump %q: %v\n%s", args, err, complaints.String())
+	}
+	if !toFile {
+		return out.Bytes()
+	}
+	raw, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
+// goldens are the archives of all versions, with their names.
+func goldens(t testing.TB) map[string][]byte {
+	t.Helper()
+	all := map[string][]byte{}
+	for _, pattern := range []string{"*.dump", "*.file"} {
+		files, err := filepath.Glob("../dumper/pgarchive/testdata/" + pattern)
+		if err != nil || len(files) < 4 {
+			t.Fatal(files, err)
+		}
+		for _, file := range files {
+			raw, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			all[filepath.Base(file)] = raw
+		}
+	}
+	return all
+}
+
+const foreignKey = "nightly/orders.dump"
+
+func foreignBucket(t testing.TB, raw []byte) *storagetest.Memory {
+	return bucketOf(t, map[string][]byte{foreignKey: raw})
+}
+
+// raised rewrites the head of an archive as one of another version, which differs in nothing else.
+func raised(t testing.TB, raw []byte, minor byte) []byte {
+	t.Helper()
+	head, err := pgarchive.ParseHead(bytes.NewReader(raw))
+	if err != nil {
+		t.Fatal(err)
+	}
+	was, err := head.AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head.Version.Minor = minor
+	if minor >= 15 {
+		head.Compression.Level = 0
+	}
+	for i := range head.Entries {
+		e := &head.Entries[i]
+		if minor < 14 {
+			e.TableAM = pgarchive.Str{Null: true}
+		}
+		if e.HadDumper {
+			e.OffsetFlag, e.Offset = 1, 0
+		}
+	}
+	out, err := head.AppendBinary(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(out, raw[len(was):]...)
+}
+
+// What stock programs have put there comes back equal, whatever pg_dump was asked for, by every
+// way that a restore takes.
+func TestForeignRestore(t *testing.T) {
+	pg := testenv.Postgres(t)
+	source := pg.CreateDatabase(t)
+	if err := sample.Load(t.Context(), pg.URL(source), sample.Options{NoPgbench: true}); err != nil {
+		t.Fatal(err)
+	}
+	piped := stockDump(t, pg, source, false)
+	// INSERTs lose the sign of a zero: what they come to is for pg_restore to say.
+	inserts, byStock := stockDump(t, pg, source, false, "--inserts"), pg.CreateDatabase(t)
+	cmd := exec.Command(testenv.Tool(t, "pg_restore"), "-d", pg.URL(byStock))
+	cmd.Stdin = bytes.NewReader(inserts)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, c := range []struct {
+		name    string
+		raw     []byte
+		jobs    int
+		options dumper.RestoreOptions
+		want    int // jobs
+	}{
+		{"piped", piped, 2, dumper.RestoreOptions{}, 2},
+		{"one job", piped, 1, dumper.RestoreOptions{}, 1},
+		{"with offsets", stockDump(t, pg, source, true), 2, dumper.RestoreOptions{}, 2},
+		{"uncompressed", stockDump(t, pg, source, false, "-Z0"), 2, dumper.RestoreOptions{}, 2},
+		{"inserts", inserts, 2, dumper.RestoreOptions{}, 2},
+		{"clean", piped, 2, dumper.RestoreOptions{Clean: true, IfExists: true}, 0},
+		{"single transaction", piped, 2, dumper.RestoreOptions{Args: []string{"-1"}}, 0},
+		{"version 1.12", raised(t, piped, 12), 2, dumper.RestoreOptions{}, 2},
+		{"version 1.13", raised(t, piped, 13), 2, dumper.RestoreOptions{}, 2},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			db := pg.CreateDatabase(t)
+			res, err := Restore(t.Context(), RestoreOptions{
+				Bucket: foreignBucket(t, c.raw), Object: foreignKey, Conn: connTo(t, pg, db), Jobs: c.jobs, Restore: c.options})
+			if err != nil {
+				t.Fatal(err)
+			}
+			o := res.Object
+			if res.Jobs != c.want || res.Manifest != nil || o == nil || o.Structure != StructureComplete || o.Evidence != EvidenceNone ||
+				o.SHA256 != hexSum(c.raw) || o.Source.Database != source || !strings.Contains(strings.Join(res.Warnings, "\n"), NoManifest) {
+				t.Errorf("%+v, object %+v", res, o)
+			}
+			if c.name == "inserts" {
+				sameDatabase(t, pg, byStock, db, false)
+			} else {
+				sameDatabase(t, pg, source, db, false)
+			}
+		})
+	}
+}
+
+// Archives of every version are understood, with rows and raw sizes; what this machine's
+// pg_restore cannot read is refused before anything happens.
+func TestForeignGoldens(t *testing.T) {
+	pg := testenv.Postgres(t)
+	for name, raw := range goldens(t) {
+		t.Run(name, func(t *testing.T) {
+			b := foreignBucket(t, raw)
+			res, err := ShowObject(t.Context(), ShowObjectOptions{Bucket: b, Key: foreignKey})
+			if err != nil {
+				t.Fatal(err)
+			}
+			o, blocks := res.Object, res.Index.Blocks
+			if o.Structure != StructureComplete || o.SHA256 != hexSum(raw) || o.Totals.Blocks != len(blocks) ||
+				int(res.Index.Dump.Head.Length) > len(raw) || len(res.Index.LargeObjects) != o.Totals.LargeObjects {
+				t.Errorf("%+v", o)
+			}
+			at := res.Index.Dump.Head.Length
+			for _, b := range blocks {
+				if b.Offset != at || b.SHA256 != hexSum(raw[at:at+b.Length]) || b.Kind == KindTable && b.RawBytes <= 0 {
+					t.Fatalf("block %+v at %d", b, at)
+				}
+				at += b.Length
+				if b.Kind == KindTable && b.Name == "digest" {
+					// The whole table is known to have 300 rows.
+					if strings.Contains(name, "inserts") != (b.Content == nil) || b.Content != nil && b.Content.Rows != 300 {
+						t.Errorf("digest has %+v", b.Content)
+					}
+				}
+			}
+			if at != int64(len(raw)) {
+				t.Errorf("blocks end at %d of %d", at, len(raw))
+			}
+			toc, err := ShowObject(t.Context(), ShowObjectOptions{Bucket: b, Key: foreignKey, HeadOnly: true})
+			if err != nil || len(toc.TOC) != res.Index.Entries || toc.Object.Structure != StructureUnchecked || toc.Index != nil {
+				t.Errorf("%+v, %v", toc, err)
+			}
+
+			db := pg.CreateDatabase(t)
+			_, err = Restore(t.Context(), RestoreOptions{Bucket: b, Object: foreignKey, Conn: connTo(t, pg, db),
+				Restore: dumper.RestoreOptions{NoOwner: true, NoPrivileges: true}})
+			if res.Head.Version.Minor > 14 {
+				if !errors.Is(err, dumper.ErrVersion) || !strings.Contains(err.Error(), "needs pg_restore 17") {
+					t.Errorf("restored by pg_restore 15: %v", err)
+				}
+				return
+			}
+			if strings.Contains(name, "-data") {
+				if err == nil {
+					t.Error("data without definitions went into an empty database")
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := "300"
+			if strings.Contains(name, "schema") || strings.Contains(name, "predata") {
+				want = "0"
+			}
+			if got := text(t, pg, db, `SELECT count(*) FROM digest`); got != want {
+				t.Errorf("digest has %s rows, want %s", got, want)
+			}
+		})
+	}
+}
+
+// damages are archives that are none, by what must be said of them.
+func damages(t testing.TB, raw []byte) map[string]struct {
+	raw  []byte
+	want string
+} {
+	res, err := ShowObject(t.Context(), ShowObjectOptions{Bucket: foreignBucket(t, raw), Key: foreignKey})
+	if err != nil {
+		t.Fatal(err)
+	}
+	head, first, last := res.Index.Dump.Head.Length, res.Index.Blocks[0], res.Index.Blocks[len(res.Index.Blocks)-1]
+	block := func(b IndexBlock) []byte { return raw[b.Offset : b.Offset+b.Length] }
+	lying := bytes.Clone(raw[:head])
+	// The name of the database is the first string of the head, behind 7 integers.
+	at := 8 + 3 + 5 + 7*5
+	lying[at] = 0
+	binary.LittleEndian.PutUint32(lying[at+1:], 1<<31-1)
+	type damage = struct {
+		raw  []byte
+		want string
+	}
+	return map[string]damage{
+		"cut in the head":     {raw[:head/2], "ends in the head"},
+		"cut behind the head": {raw[:head], "before the block of"},
+		"cut in a block":      {raw[:first.Offset+first.Length/2], "inside the block of"},
+		"cut between blocks":  {raw[:last.Offset], "before the block of"},
+		"last byte missing":   {raw[:len(raw)-1], "inside the block of"},
+		"a byte more":         {append(bytes.Clone(raw), 0), "bytes follow the last block"},
+		"twice itself":        {append(bytes.Clone(raw), raw...), "bytes follow the last block"},
+		"a block twice":       {slices.Concat(raw[:first.Offset+first.Length], block(first), raw[first.Offset+first.Length:]), "second block of"},
+		"a block left out":    {slices.Concat(raw[:first.Offset], raw[first.Offset+first.Length:]), "should stand here"},
+		"flipped bit":         {flip(raw, int(last.Offset+last.Length/2)), last.Name},
+		"a string of 2 GiB":   {lying, "database: the stream ends in the head"},
+		"empty":               {nil, "seems to be empty; whatever wrote it failed"},
+		"plain SQL":           {[]byte("--\n-- PostgreSQL database dump\n--\n\nSET x = 1;\n"), "seems to be plain SQL (pg_dump without -Fc); feed it to psql"},
+		"tar format":          {append([]byte("toc.dat"), make([]byte, 2000)...), "pg_dump -Ft"},
+		"directory's toc.dat": {append(bytes.Clone(raw[:10]), append([]byte{3}, raw[11:head]...)...), "pg_dump -Fd"},
+		"age":                 {[]byte("age-encryption.org/v1\n-> X25519 xyz\n"), "encrypted with age; decrypt it first"},
+		"anything":            {[]byte("lorem ipsum"), "seems to be no archive"},
+	}
+}
+
+// What is not whole is refused before pg_restore gets a byte, and what is no archive is told
+// by what it seems to be.
+func TestForeignDamaged(t *testing.T) {
+	pg := testenv.Postgres(t)
+	raw := stockDump(t, pg, smallSource(t, pg), false)
+	db := pg.CreateDatabase(t)
+	for name, c := range damages(t, raw) {
+		t.Run(name, func(t *testing.T) {
+			b := foreignBucket(t, c.raw)
+			var out bytes.Buffer
+			for what, err := range map[string]error{
+				"restore": second(Restore(t.Context(), RestoreOptions{Bucket: b, Object: foreignKey, Conn: connTo(t, pg, db)})),
+				"table": second(Restore(t.Context(), RestoreOptions{Bucket: b, Object: foreignKey, Conn: connTo(t, pg, db),
+					Restore: dumper.RestoreOptions{Tables: []string{"first"}}})),
+				"clean": second(Restore(t.Context(), RestoreOptions{Bucket: b, Object: foreignKey, Conn: connTo(t, pg, db),
+					Restore: dumper.RestoreOptions{Clean: true, IfExists: true}})),
+				"show":   second(ShowObject(t.Context(), ShowObjectOptions{Bucket: b, Key: foreignKey})),
+				"output": second(Restore(t.Context(), RestoreOptions{Bucket: b, Object: foreignKey, Output: &out})),
+			} {
+				oneLiner(t, err)
+				if !errors.Is(err, ErrIntegrity) || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), foreignKey) {
+					t.Errorf("%s: %v, want %q", what, err, c.want)
+				}
+			}
+			if n := count(t, pg, db, "first"); n >= 0 {
+				t.Error("the target was touched")
+			}
+		})
+	}
+}
+
+func second[T any](_ T, err error) error { return err }
+
+// Cut anywhere, an archive is no archive; flipped anywhere, it is found out or holds the same.
+func TestForeignCutAndFlippedAnywhere(t *testing.T) {
+	for _, name := range []string{"15-gzip.dump", "15-none.dump", "17-lz4.dump", "17-zstd.dump", "18-gzip.dump"} {
+		t.Run(name, func(t *testing.T) {
+			raw := goldens(t)[name]
+			whole, err := ShowObject(t.Context(), ShowObjectOptions{Bucket: foreignBucket(t, raw), Key: foreignKey})
+			if err != nil {
+				t.Fatal(err)
+			}
+			head := int(whole.Index.Dump.Head.Length)
+			step := 1 + (len(raw)-head)/400
+			for n := 0; n < len(raw); n++ {
+				switch {
+				case n > head:
+					n = min(n+step-1, len(raw)-1)
+				case n%97 > 0 && name != "15-gzip.dump" && name != "18-gzip.dump":
+					continue // the layout of these two is that of all
+				}
+				_, err := ShowObject(t.Context(), ShowObjectOptions{Bucket: foreignBucket(t, raw[:n]), Key: foreignKey})
+				if !errors.Is(err, ErrIntegrity) {
+					t.Fatalf("cut at %d of %d: %v", n, len(raw), err)
+				}
+			}
+			compressed := whole.Object.Dump.Compression != "none"
+			for i := head; i < len(raw); i += step {
+				res, err := ShowObject(t.Context(), ShowObjectOptions{Bucket: foreignBucket(t, flip(raw, i)), Key: foreignKey})
+				switch {
+				case err != nil && !errors.Is(err, ErrIntegrity):
+					t.Fatalf("flipped at %d: %v", i, err)
+				case err == nil && res.Object.SHA256 == whole.Object.SHA256:
+					t.Fatalf("flipped at %d: not seen", i)
+				case err == nil && compressed && name != "17-zstd.dump" && name != "17-lz4.dump":
+					// zlib has a checksum; pg_dump's zstd and LZ4 frames have none.
+					for k, b := range res.Index.Blocks {
+						if was := whole.Index.Blocks[k]; b.RawBytes != was.RawBytes || b.Content != nil && *b.Content != *was.Content {
+							t.Fatalf("flipped at %d: other content of %s", i, b.Name)
+						}
+					}
+				}
+			}
+		})
+	}
+}
+
+// hookedBucket lets a test look at each Open of the foreign object.
+type hookedBucket struct {
+	*storagetest.Memory
+	mu     sync.Mutex
+	opened []storage.OpenOptions
+	onOpen func(n int, o storage.OpenOptions)
+}
+
+func (b *hookedBucket) Open(ctx context.Context, key string, o storage.OpenOptions) (io.ReadCloser, error) {
+	b.mu.Lock()
+	b.opened = append(b.opened, o)
+	if b.onOpen != nil {
+		b.onOpen(len(b.opened), o)
+	}
+	b.mu.Unlock()
+	return b.Memory.Open(ctx, key, o)
+}
+
+// replace puts other content under the key.
+func replace(t testing.TB, b storage.Bucket, raw []byte) {
+	t.Helper()
+	if err := b.Delete(context.Background(), foreignKey, ""); err != nil {
+		t.Error(err)
+	}
+	if _, err := storage.PutBytes(context.Background(), b, foreignKey, raw, storage.PutOptions{}); err != nil {
+		t.Error(err)
+	}
+}
+
+// An object that is replaced in the middle is restored as it was, where the store keeps
+// versions, and not beyond what differs, where it does not.
+func TestForeignReplaced(t *testing.T) {
+	pg := testenv.Postgres(t)
+	raw := stockDump(t, pg, smallSource(t, pg), false)
+	shown, err := ShowObject(t.Context(), ShowObjectOptions{Bucket: foreignBucket(t, raw), Key: foreignKey})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(shown.Index.Blocks, func(b IndexBlock) bool { return b.Name == "second" })
+	other := flip(raw, int(shown.Index.Blocks[i].Offset+shown.Index.Blocks[i].Length/2))
+
+	for _, c := range []struct {
+		name     string
+		versions bool
+		when     int // which Open
+		want     string
+	}{
+		{"versions", true, 1, ""},
+		{"versions, later", true, 2, ""},
+		{"in the first reading", false, 1, "was replaced while it was read"},
+		{"in the second reading", false, 2, "changed after it had been read through"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := &hookedBucket{Memory: storagetest.NewMemory(storagetest.MemoryOptions{Versions: c.versions})}
+			put(t, b, foreignKey, string(raw))
+			b.onOpen = func(n int, _ storage.OpenOptions) {
+				if n != c.when {
+					return
+				}
+				if n == 1 && !c.versions {
+					return // below: the body is opened first
+				}
+				replace(t, b.Memory, other)
+			}
+			opts := RestoreOptions{Bucket: b, Object: foreignKey, Jobs: 1}
+			if c.when == 1 && !c.versions {
+				once := false
+				opts.Progress = func(p Progress) {
+					if p.Phase == PhaseIndex && !once {
+						once = true
+						replace(t, b.Memory, other)
+					}
+				}
+			}
+			db := pg.CreateDatabase(t)
+			opts.Conn = connTo(t, pg, db)
+			_, err := Restore(t.Context(), opts)
+			oneLiner(t, err)
+			if c.want == "" {
+				if err != nil || count(t, pg, db, "second") != 20000 {
+					t.Errorf("%v", err)
+				}
+				return
+			}
+			if !errors.Is(err, ErrIntegrity) || !strings.Contains(err.Error(), c.want) {
+				t.Errorf("error is %v", err)
+			}
+			if n := count(t, pg, db, "second"); n > 0 {
+				t.Errorf("second has %d rows", n)
+			}
+		})
+	}
+}
+
+// Behind the one reading a table costs no more than itself, and definitions alone cost the head.
+func TestForeignReadsWhatItNeeds(t *testing.T) {
+	pg := testenv.Postgres(t)
+	raw := stockDump(t, pg, smallSource(t, pg), false)
+	b := &hookedBucket{Memory: foreignBucket(t, raw)}
+	db := pg.CreateDatabase(t)
+	res, err := Restore(t.Context(), RestoreOptions{Bucket: b, Object: foreignKey, Conn: connTo(t, pg, db),
+		Restore: dumper.RestoreOptions{Tables: []string{"first"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if count(t, pg, db, "first") != 1000 || count(t, pg, db, "second") != -1 {
+		t.Error("not the table first alone")
+	}
+	shown, err := ShowObject(t.Context(), ShowObjectOptions{Bucket: b.Memory, Key: foreignKey})
+	if err != nil {
+		t.Fatal(err)
+	}
+	i := slices.IndexFunc(shown.Index.Blocks, func(b IndexBlock) bool { return b.Name == "first" })
+	block := shown.Index.Blocks[i]
+	if want := []storage.OpenOptions{{}, {Offset: block.Offset, Length: block.Length}}; !slices.Equal(b.opened, want) {
+		t.Errorf("opened %+v, want %+v", b.opened, want)
+	}
+	if res.Bytes != block.Length+shown.Index.Dump.Head.Length {
+		t.Errorf("%d bytes", res.Bytes)
+	}
+
+	for name, options := range map[string]dumper.RestoreOptions{
+		"definitions":        {SchemaOnly: true},
+		"definitions, clean": {SchemaOnly: true, Clean: true, IfExists: true},
+	} {
+		// The data are cut off: nobody looks at them.
+		b := foreignBucket(t, raw[:len(raw)-5])
+		db := pg.CreateDatabase(t)
+		res, err := Restore(t.Context(), RestoreOptions{Bucket: b, Object: foreignKey, Conn: connTo(t, pg, db), Restore: options})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if count(t, pg, db, "second") != 0 || res.Object.Structure != StructureUnchecked {
+			t.Errorf("%s: %+v", name, res.Object)
+		}
+	}
+}
+
+// The plain archive comes out as it lies there, also one of a version to come, which goes into no
+// database.
+func TestForeignOutput(t *testing.T) {
+	pg := testenv.Postgres(t)
+	raw := stockDump(t, pg, smallSource(t, pg), true)
+	var out bytes.Buffer
+	res, err := Restore(t.Context(), RestoreOptions{Bucket: foreignBucket(t, raw), Object: foreignKey, Output: &out})
+	if err != nil || !bytes.Equal(out.Bytes(), raw) || res.Object.SHA256 != hexSum(raw) || res.Bytes != int64(len(raw)) {
+		t.Errorf("%d of %d bytes, %+v, %v", out.Len(), len(raw), res, err)
+	}
+
+	future := bytes.Clone(raw)
+	future[6] = 17
+	b := foreignBucket(t, future)
+	out.Reset()
+	res, err = Restore(t.Context(), RestoreOptions{Bucket: b, Object: foreignKey, Output: &out})
+	if err != nil || !bytes.Equal(out.Bytes(), future) || !strings.Contains(strings.Join(res.Warnings, ""), "1.17") || res.Object.Structure != StructureUnchecked {
+		t.Errorf("%d of %d bytes, %+v, %v", out.Len(), len(future), res, err)
+	}
+	db := pg.CreateDatabase(t)
+	for what, err := range map[string]error{
+		"restore": second(Restore(t.Context(), RestoreOptions{Bucket: b, Object: foreignKey, Conn: connTo(t, pg, db)})),
+		"show":    second(ShowObject(t.Context(), ShowObjectOptions{Bucket: b, Key: foreignKey})),
+	} {
+		oneLiner(t, err)
+		if !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), "1.17") || !strings.Contains(err.Error(), "--output - | pg_restore") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if count(t, pg, db, "first") >= 0 {
+		t.Error("the target was touched")
+	}
+}
+
+func TestForeignRefusesBeforeItReads(t *testing.T) {
+	pg := testenv.Postgres(t)
+	source := smallSource(t, pg)
+	raw := stockDump(t, pg, source, false)
+	conn := connTo(t, pg, source)
+	b := &hookedBucket{Memory: foreignBucket(t, raw)}
+	for name, c := range map[string]struct {
+		opts RestoreOptions
+		kind error
+		want string
+	}{
+		"no such object":    {RestoreOptions{Object: "nightly/other.dump"}, ErrNoArchive, "there is no object nightly/other.dump"},
+		"an id too":         {RestoreOptions{Object: foreignKey, Ref: "latest"}, ErrUsage, "exclude each other"},
+		"a label too":       {RestoreOptions{Object: foreignKey, Name: "orders"}, ErrUsage, "exclude each other"},
+		"globals":           {RestoreOptions{Object: foreignKey, Globals: true}, ErrUsage, "without --globals"},
+		"a key that is bad": {RestoreOptions{Object: "a//b"}, ErrUsage, "empty segment"},
+	} {
+		c.opts.Bucket, c.opts.Conn = b, conn
+		_, err := Restore(t.Context(), c.opts)
+		oneLiner(t, err)
+		if !errors.Is(err, c.kind) || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if len(b.opened) > 0 {
+		t.Errorf("%d times opened", len(b.opened))
+	}
+	// A target in use is found before the object is read through.
+	var phases []Phase
+	_, err := Restore(t.Context(), RestoreOptions{Bucket: b, Object: foreignKey, Conn: conn, Progress: func(p Progress) { phases = append(phases, p.Phase) }})
+	if !errors.Is(err, dumper.ErrTargetInUse) || slices.Contains(phases, PhaseIndex) {
+		t.Errorf("%v, phases %v", err, phases)
+	}
+}
+
+// Interrupted while the object is read through: nothing is left behind, in the target or beside it.
+func TestForeignInterrupted(t *testing.T) {
+	pg := testenv.Postgres(t)
+	raw := stockDump(t, pg, smallSource(t, pg), false)
+	interrupt := errors.New("interrupted by the user")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	defer cancel(nil)
+	db := pg.CreateDatabase(t)
+	_, err := Restore(ctx, RestoreOptions{Bucket: foreignBucket(t, raw), Object: foreignKey, Conn: connTo(t, pg, db), Progress: func(p Progress) {
+		if p.Phase == PhaseIndex {
+			cancel(interrupt)
+		}
+	}})
+	oneLiner(t, err)
+	var touched *PartialError
+	if !errors.Is(err, interrupt) || errors.As(err, &touched) {
+		t.Errorf("error is %v", err)
+	}
+	if n := count(t, pg, db, "first"); n >= 0 || dumpSessions(t, pg, db) > 0 {
+		t.Errorf("the target was touched: %d", n)
+	}
+}
+
+// An archive of pgstow's own that lost its manifest or index is an object like any other; one that
+// has them is better named by its id.
+func TestForeignOwnDump(t *testing.T) {
+	s := store(t)
+	key := keyOf(s.m, DumpName)
+	db := s.pg.CreateDatabase(t)
+	all := map[string][]byte{key: s.all[key]}
+	res, err := Restore(t.Context(), RestoreOptions{Bucket: bucketOf(t, all), Object: key, Conn: connTo(t, s.pg, db)})
+	if err != nil || count(t, s.pg, db, "second") != 20000 {
+		t.Fatal(err)
+	}
+	if all := strings.Join(res.Warnings, "\n"); !strings.Contains(all, "the dump of archive "+s.m.ID) {
+		t.Errorf("warnings are %s", all)
+	}
+	// The pass finds what was stored.
+	shown, err := ShowObject(t.Context(), ShowObjectOptions{Bucket: bucketOf(t, all), Key: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !reflect.DeepEqual(shown.Index.Blocks, s.ix.Blocks) || !slices.Equal(shown.Index.LargeObjects, s.ix.LargeObjects) {
+		t.Errorf("found %+v, stored %+v", shown.Index, s.ix)
+	}
+}
