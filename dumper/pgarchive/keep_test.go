@@ -31,7 +31,7 @@ func TestKeepHazards(t *testing.T) {
 		whole := compressed(t, alg, rows+endMark)
 		lying := tableBlock(1, whole)
 		binary.LittleEndian.PutUint32(lying[1+2*intLen-4:], 1<<31-1) // the length of its first chunk
-		behind, second := ErrIncomplete, error(nil) // a frame could begin there
+		behind, second := ErrIncomplete, error(nil)                  // a frame could begin there
 		if alg == "gzip" {
 			behind, second = ErrFormat, ErrFormat
 		}
