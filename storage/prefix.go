@@ -34,6 +34,7 @@ var (
 	_ RetentionSetter  = (*prefixed)(nil)
 	_ CustomTimeSetter = (*prefixed)(nil)
 	_ Thawer           = (*prefixed)(nil)
+	_ BatchDeleter     = (*prefixed)(nil)
 )
 
 // full checks the relative key first, so that the message shows what the

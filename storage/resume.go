@@ -227,7 +227,7 @@ func (r *resumer) failed(err error) error {
 func isFinal(err error) bool {
 	for _, kind := range []error{
 		ErrNotExist, ErrBucketNotExist, ErrPermission, ErrCredentials, ErrIntegrity,
-		ErrRange, ErrInvalidKey, errors.ErrUnsupported,
+		ErrRange, ErrInvalidKey, ErrCold, errors.ErrUnsupported,
 	} {
 		if errors.Is(err, kind) {
 			return true

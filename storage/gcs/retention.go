@@ -43,9 +43,10 @@ func ownRetention(a *gcloud.ObjectAttrs) storage.Retention {
 // https://cloud.google.com/storage/docs/json_api/v1/objects#resource
 func (b *Bucket) bucketRetention(a *gcloud.ObjectAttrs) storage.Retention {
 	if !a.RetentionExpirationTime.After(ownRetention(a).Until) {
-		r := b.caps.DefaultRetention.From(a.Created)
-		r.Until = r.Until.Truncate(time.Second)
-		return r
+		if d := b.caps.DefaultRetention; !d.IsZero() {
+			return storage.Retention{Mode: d.Mode, Until: a.Created.UTC().Add(d.Period).Truncate(time.Second)}
+		}
+		return storage.Retention{}
 	}
 	r := storage.Retention{Mode: b.caps.DefaultRetention.Mode, Until: a.RetentionExpirationTime.UTC().Truncate(time.Second)}
 	if r.IsZero() { // the bucket could not be asked: it is not known to be locked

@@ -61,7 +61,7 @@ var kinds = map[string]error{
 
 	"ObjectLocked":       storage.ErrLocked,
 	"ObjectUnderHold":    storage.ErrLocked,
-	"InvalidObjectState": storage.ErrUnavailable, // archived: has to be thawed first
+	"InvalidObjectState": storage.ErrCold,
 
 	"InvalidRange": storage.ErrRange,
 
@@ -96,7 +96,6 @@ var hints = map[string]string{
 	"ExpiredToken":                 "renew the session's credentials",
 	"RequestTimeTooSkewed":         "set this machine's clock",
 	"AuthorizationHeaderMalformed": "check region= in the bucket URL",
-	"InvalidObjectState":           "the object is in an archive tier and has to be thawed first",
 	"XAmzContentChecksumMismatch":  "a store without CRC64NVME needs checksum=md5 in the bucket URL",
 	"InvalidStorageClass":          "the store does not know this storage class",
 	"KMS.DisabledException":        "enable the KMS key, or name another with --sse kms:KEY",

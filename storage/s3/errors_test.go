@@ -38,7 +38,7 @@ func TestErrorMapping(t *testing.T) {
 		{403, "AccessDenied", "Access Denied because object protected by object lock.", storage.ErrLocked, ""},
 		{400, "InvalidRequest", "Object is WORM protected and cannot be overwritten", storage.ErrLocked, ""},
 		{400, "InvalidRequest", "Bucket is missing Object Lock Configuration", errors.ErrUnsupported, ""},
-		{403, "InvalidObjectState", "The operation is not valid for the object's storage class", storage.ErrUnavailable, "thawed"},
+		{403, "InvalidObjectState", "The operation is not valid for the object's storage class", storage.ErrCold, "thawed"},
 		{400, "InvalidStorageClass", "no such class", errors.ErrUnsupported, ""},
 		{501, "NotImplemented", "not implemented", errors.ErrUnsupported, ""},
 		{400, "BadDigest", "differs", storage.ErrIntegrity, ""},

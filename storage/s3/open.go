@@ -60,6 +60,8 @@ var (
 	_ storage.Bucket          = (*Bucket)(nil)
 	_ storage.UploadSweeper   = (*Bucket)(nil)
 	_ storage.RetentionSetter = (*Bucket)(nil)
+	_ storage.Thawer          = (*Bucket)(nil)
+	_ storage.BatchDeleter    = (*Bucket)(nil)
 )
 
 // Open connects to the bucket and probes what it can do, with the least rights:
@@ -215,6 +217,9 @@ func (b *Bucket) retryer(attempts int, maxBackoff time.Duration) aws.Retryer {
 		o.Retryables = append([]retry.IsErrorRetryable{retry.IsErrorRetryableFunc(func(err error) aws.Ternary {
 			if isExpired(err) && b.renewCredentials() {
 				return aws.TrueTernary
+			}
+			if errorCode(err) == expeditedBusy {
+				return aws.FalseTernary // there may be no capacity for days
 			}
 			return aws.UnknownTernary
 		})}, o.Retryables...)

@@ -157,7 +157,14 @@ func TestProbes(t *testing.T) {
 	}
 	denied := lockedStub(t, map[string]func(http.ResponseWriter){
 		"GetBucketVersioning": answer(403, "AccessDenied"), "GetObjectLockConfiguration": answer(403, "AccessDenied")})
+	denied.before(func(w http.ResponseWriter, _ *http.Request, _ string, _ int) bool {
+		w.Header().Set("Date", time.Now().Add(-2*time.Hour).UTC().Format(http.TimeFormat))
+		return false
+	})
 	caps = mustOpen(t, denied.config()).Capabilities()
+	if off := caps.ClockSkew - 2*time.Hour; off.Abs() > time.Minute {
+		t.Errorf("our clock is %s ahead of the store's", caps.ClockSkew)
+	}
 	if !slices.Equal(caps.Unprobed, []string{"s3:GetBucketVersioning", "s3:GetBucketObjectLockConfiguration"}) || caps.ObjectLock || caps.Versions {
 		t.Errorf("capabilities without rights: %+v", caps)
 	}

@@ -120,8 +120,19 @@ func (b *Bucket) Delete(ctx context.Context, key, version string) error {
 		return &storage.Error{Op: "delete", Key: key, Kind: storage.ErrInvalidKey, Err: err}
 	}
 	_, err := b.client.DeleteObject(ctx, &s3.DeleteObjectInput{Bucket: &b.cfg.Bucket, Key: &key, VersionId: optional(version)})
+	return b.deleted(ctx, key, version, err)
+}
+
+// deleted is what a deletion's error means.
+func (b *Bucket) deleted(ctx context.Context, key, version string, err error) error {
 	if err == nil || kindOf(err) == storage.ErrNotExist {
 		return nil
+	}
+	// versitygw fails on a version that is gone.
+	if errorCode(err) == "InternalError" && version != "" {
+		if _, headErr := b.head(ctx, key, version); errors.Is(kindOf(headErr), storage.ErrNotExist) {
+			return nil
+		}
 	}
 	// AWS says AccessDenied for a missing right and for a lock alike.
 	if isDenied(err) && b.isProtected(ctx, key, version) {

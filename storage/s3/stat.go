@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"cmp"
 	"context"
 	"encoding/base64"
 	"encoding/hex"
@@ -21,7 +22,10 @@ type headed struct {
 	crc64      string // of the whole object
 	opaqueETag bool   // the ETag is no MD5, because the object is encrypted with a key of KMS or the client's
 	tags       int32
-	holdShown  bool // on or off
+	holdShown  bool   // on or off
+	coldClass  string // the class or archive tier that has to be thawed
+	deepest    bool   // it has no expedited thaw
+	tiering    bool   // INTELLIGENT_TIERING
 }
 
 // Stat describes one version of key. Latest is set only where version is "",
@@ -76,6 +80,10 @@ func (b *Bucket) head(ctx context.Context, key, version string) (headed, error) 
 		opaqueETag: out.SSECustomerAlgorithm != nil || out.ServerSideEncryption != "" && out.ServerSideEncryption != types.ServerSideEncryptionAes256,
 		tags:       aws.ToInt32(out.TagCount),
 	}
+	h.Thaw = thawState(out.StorageClass, out.ArchiveStatus, aws.ToString(out.Restore))
+	h.tiering = out.StorageClass == types.StorageClassIntelligentTiering
+	h.deepest = out.StorageClass == types.StorageClassDeepArchive || out.ArchiveStatus == types.ArchiveStatusDeepArchiveAccess
+	h.coldClass = cmp.Or(string(out.ArchiveStatus), string(out.StorageClass))
 	if out.ChecksumType != types.ChecksumTypeComposite {
 		h.crc64 = aws.ToString(out.ChecksumCRC64NVME)
 	}

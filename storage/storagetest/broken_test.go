@@ -25,6 +25,8 @@ type broken struct {
 	retain   func(context.Context, string, string, storage.Retention) error
 	hold     func(context.Context, string, string, bool) error
 	time     func(context.Context, string, string, time.Time) error
+	thaw     func(context.Context, string, string, storage.ThawOptions) error
+	batch    func(context.Context, []storage.VersionKey) []error
 	blind    func(testing.TB) (storage.Bucket, []storage.Attribute)
 	sweep    func(context.Context, string) iter.Seq2[storage.Upload, error]
 	abort    func(context.Context, storage.Upload) error
@@ -99,6 +101,20 @@ func (b *broken) SetCustomTime(ctx context.Context, key, version string, at time
 		return b.time(ctx, key, version, at)
 	}
 	return b.Memory.SetCustomTime(ctx, key, version, at)
+}
+
+func (b *broken) Thaw(ctx context.Context, key, version string, opts storage.ThawOptions) error {
+	if b.thaw != nil {
+		return b.thaw(ctx, key, version, opts)
+	}
+	return b.Memory.Thaw(ctx, key, version, opts)
+}
+
+func (b *broken) DeleteVersions(ctx context.Context, keys []storage.VersionKey) []error {
+	if b.batch != nil {
+		return b.batch(ctx, keys)
+	}
+	return storage.DeleteVersions(ctx, b.Memory, keys)
 }
 
 func (b *broken) Uploads(ctx context.Context, prefix string) iter.Seq2[storage.Upload, error] {

@@ -2,6 +2,7 @@ package storagetest
 
 import (
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"time"
@@ -17,6 +18,9 @@ func keepChecks() []check {
 		{"keep/bucket default is shown", func(c *suite) { keepDefault(c, true) }},
 		{"keep/bucket default is a floor", keepDefaultFloor},
 		{"keep/custom time", keepCustomTime},
+		{"keep/no thaw needed", noThawNeeded},
+		{"delete/batch", deleteBatch},
+		{"delete/batch with locked ones", deleteBatchLocked},
 	}
 }
 
@@ -99,6 +103,11 @@ func (c *suite) withDefault() (storage.Bucket, storage.DefaultRetention) {
 	return storage.Prefixed(b, c.prefix), want
 }
 
+// keptUntil is how long the bucket keeps what is created at t.
+func keptUntil(d storage.DefaultRetention, t time.Time) time.Time {
+	return t.UTC().AddDate(d.Years, 0, d.Days).Add(d.Period)
+}
+
 // keepDefault: an object that asks for nothing is kept as the bucket says.
 func keepDefault(c *suite, shown bool) {
 	b, want := c.withDefault()
@@ -119,7 +128,7 @@ func keepDefault(c *suite, shown bool) {
 			c.Fatalf("Stat %q: %v", name, err)
 		}
 		// Stores reckon from when they began or ended to take the object.
-		least := storage.Retention{Mode: want.Mode, Until: want.From(stat.Created).Until.Add(-time.Minute)}
+		least := storage.Retention{Mode: want.Mode, Until: keptUntil(want, stat.Created).Add(-time.Minute)}
 		if !stat.Retention.Covers(least) || stat.Retention.Until.After(least.Until.Add(2*time.Minute)) {
 			c.Errorf("Stat %q, created %s, shows the retention %+v; the bucket keeps as %+v", name, stat.Created, stat.Retention, want)
 		}
@@ -132,7 +141,7 @@ func keepDefaultFloor(c *suite) {
 	if b == nil || !b.Capabilities().ObjectLock {
 		return
 	}
-	until := want.From(time.Now().Truncate(time.Second)).Until.Truncate(time.Second).Add(c.h.RetainFor)
+	until := keptUntil(want, time.Now()).Truncate(time.Second).Add(c.h.RetainFor)
 	longer := storage.Retention{Mode: want.Mode, Until: until}
 	for name, opts := range c.bothWays(1000) {
 		opts.Retention = longer
@@ -181,5 +190,97 @@ func (c *suite) timed(key string, want time.Time) {
 	c.Helper()
 	if o, err := c.bucket.Stat(c.ctx, key, ""); err != nil || !o.CustomTime.Equal(want) {
 		c.Errorf("Stat %q shows the custom time %s, expected %s, error %v", key, o.CustomTime, want, err)
+	}
+}
+
+// noThawNeeded: what is read as it is shows no cold class and is not thawed.
+func noThawNeeded(c *suite) {
+	c.put("warm", 1000, storage.PutOptions{})
+	o, err := c.bucket.Stat(c.ctx, "warm", "")
+	if err != nil || o.Thaw != (storage.Thaw{}) || !o.Thaw.Readable(time.Now()) {
+		c.Errorf("Stat shows the thaw %+v, error %v", o.Thaw, err)
+	}
+	for _, tier := range []storage.ThawTier{storage.ThawExpedited, storage.ThawStandard, storage.ThawBulk} {
+		err := storage.StartThaw(c.ctx, c.bucket, "warm", o.Version, storage.ThawOptions{Tier: tier, Days: 1})
+		if !errors.Is(err, errors.ErrUnsupported) {
+			c.Errorf("a thaw of a class that needs none: %v", err)
+		}
+	}
+	c.whole("warm", 1000)
+}
+
+// deleteBatch: more than a store's batch, odd keys, versions that are not there;
+// one error each, and nothing else is touched.
+func deleteBatch(c *suite) {
+	var keys []storage.VersionKey
+	add := func(key string) {
+		o, err := storage.PutBytes(c.ctx, c.bucket, key, []byte("x"), storage.PutOptions{})
+		if err != nil {
+			c.Fatalf("PutBytes %q: %v", key, err)
+		}
+		keys = append(keys, storage.VersionKey{Key: key, Version: o.Version})
+	}
+	for i := range c.h.Many {
+		add(fmt.Sprintf("batch/%04d", i))
+	}
+	add("batch/a b+c&d<e>\"ü%20")
+	c.put("batched", 10, storage.PutOptions{})
+	asked := append(slices.Clone(keys), storage.VersionKey{Key: "batch/nowhere"}, storage.VersionKey{Key: "batch//bad"}, keys[0])
+	errs := storage.DeleteVersions(c.ctx, c.bucket, asked)
+	if len(errs) != len(asked) {
+		c.Fatalf("%d errors for %d keys", len(errs), len(asked))
+	}
+	for i, err := range errs {
+		if asked[i].Key == "batch//bad" {
+			c.failed(err, "delete", asked[i].Key, storage.ErrInvalidKey)
+		} else if err != nil {
+			c.Errorf("%+v: %v", asked[i], err)
+		}
+	}
+	for _, o := range c.list(storage.ListOptions{Prefix: "batch/", Versions: true}) {
+		if !o.DeleteMarker || o.Key != "batch/nowhere" { // what deleting a missing newest leaves in some stores
+			c.Errorf("%q %q is left", o.Key, o.Version)
+		}
+	}
+	c.whole("batched", 10)
+	if errs := storage.DeleteVersions(c.ctx, c.bucket, nil); len(errs) != 0 {
+		c.Errorf("errors for no keys: %v", errs)
+	}
+}
+
+// deleteBatchLocked: what is protected stays and says so, beside others that go.
+func deleteBatchLocked(c *suite) {
+	if !c.h.Want.ObjectLock || !c.h.Want.LegalHold {
+		return
+	}
+	options := map[string]storage.PutOptions{
+		"free": {}, "gone": {}, "held": {LegalHold: true},
+		"governed": {Retention: storage.Retention{Mode: storage.Governance, Until: c.until(1)}},
+		"complied": {Retention: storage.Retention{Mode: storage.Compliance, Until: c.until(1)}},
+	}
+	var keys []storage.VersionKey
+	for _, key := range slices.Sorted(maps.Keys(options)) {
+		o := c.put(key, 100, options[key])
+		keys = append(keys, storage.VersionKey{Key: key, Version: o.Version})
+		if key == "gone" {
+			if err := c.bucket.Delete(c.ctx, key, o.Version); err != nil {
+				c.Fatalf("Delete %q: %v", key, err)
+			}
+		}
+	}
+	errs := storage.DeleteVersions(c.ctx, c.bucket, keys)
+	for i, k := range keys {
+		if k.Key == "free" || k.Key == "gone" {
+			if errs[i] != nil {
+				c.Errorf("%q: %v", k.Key, errs[i])
+			}
+			c.absent(k.Key)
+			continue
+		}
+		c.failed(errs[i], "delete", k.Key, storage.ErrLocked)
+		c.reads(k.Key, storage.OpenOptions{Version: k.Version}, c.content(k.Key, 100))
+	}
+	if err := storage.SetLegalHold(c.ctx, c.bucket, "held", "", false); err != nil {
+		c.Errorf("release the hold: %v", err)
 	}
 }

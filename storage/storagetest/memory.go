@@ -48,7 +48,8 @@ type Memory struct {
 
 type memoryObject struct {
 	storage.Object
-	data []byte
+	data     []byte
+	thawDays int
 }
 
 var (
@@ -56,6 +57,7 @@ var (
 	_ storage.UploadSweeper    = (*Memory)(nil)
 	_ storage.RetentionSetter  = (*Memory)(nil)
 	_ storage.CustomTimeSetter = (*Memory)(nil)
+	_ storage.Thawer           = (*Memory)(nil)
 )
 
 // NewMemory gives an empty bucket.
@@ -281,6 +283,7 @@ func (m *Memory) commit(p *memoryPut) (storage.Object, error) {
 		ContentType: p.opts.ContentType, Metadata: maps.Clone(p.opts.Metadata), Tags: maps.Clone(p.opts.Tags),
 		StorageClass: p.opts.StorageClass, Retention: m.retained(p.opts.Retention), LegalHold: p.opts.LegalHold,
 		Encryption: p.opts.Encryption, CustomTime: p.opts.CustomTime,
+		Thaw: storage.Thaw{Cold: slices.Contains(coldClasses, p.opts.StorageClass)},
 	}})
 	return m.at(p.key, len(m.objects[p.key])-1).Object, nil
 }
@@ -339,6 +342,9 @@ func (m *Memory) Stat(ctx context.Context, key, version string) (storage.Object,
 // Open implements storage.Bucket.
 func (m *Memory) Open(ctx context.Context, key string, opts storage.OpenOptions) (io.ReadCloser, error) {
 	o, err := m.get("open", key, opts.Version)
+	if err == nil {
+		err = m.cold(o)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -109,3 +109,47 @@ func (m *Memory) SetCustomTime(ctx context.Context, key, version string, at time
 		return nil
 	})
 }
+
+// coldClasses have to be thawed before they are read.
+var coldClasses = []string{"GLACIER", "DEEP_ARCHIVE"}
+
+// cold refuses to read what is not thawed.
+func (m *Memory) cold(o memoryObject) error {
+	if o.Thaw.Readable(time.Now()) {
+		return nil
+	}
+	return memoryError("open", o.Key, storage.ErrCold, "%s; `pgstow thaw` does that", o.StorageClass)
+}
+
+// Thaw implements storage.Thawer. A thaw ends when Thawed is called.
+func (m *Memory) Thaw(ctx context.Context, key, version string, opts storage.ThawOptions) error {
+	return m.change("thaw", key, version, true, func(o *memoryObject) error {
+		switch {
+		case !o.Thaw.Cold:
+			return memoryError("thaw", key, errors.ErrUnsupported, "class %s is read as it is", o.StorageClass)
+		case opts.Tier == storage.ThawExpedited && o.StorageClass == "DEEP_ARCHIVE":
+			return memoryError("thaw", key, storage.ErrThawTier, "%s has no expedited thaw", o.StorageClass)
+		case opts.Days < 1:
+			return memoryError("thaw", key, nil, "%d days, at least one is needed", opts.Days)
+		case o.Thaw.Until.After(time.Now()): // prolonged
+			o.Thaw.Until = time.Now().UTC().Truncate(time.Second).AddDate(0, 0, opts.Days)
+		case !o.Thaw.Ongoing:
+			o.Thaw.Ongoing, o.thawDays = true, opts.Days
+		}
+		return nil
+	})
+}
+
+// Thawed ends all thaws that are under way.
+func (m *Memory) Thawed() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, versions := range m.objects {
+		for i := range versions {
+			if o := &versions[i]; o.Thaw.Ongoing {
+				o.Thaw.Ongoing = false
+				o.Thaw.Until = time.Now().UTC().Truncate(time.Second).AddDate(0, 0, o.thawDays)
+			}
+		}
+	}
+}

@@ -2,6 +2,7 @@ package storagetest
 
 import (
 	"context"
+	"slices"
 	"testing"
 	"time"
 
@@ -16,6 +17,13 @@ func seeing(name string, change func(*storage.Object), caughts ...string) mistak
 			change(&o)
 			return o, err
 		}
+	}}
+}
+
+// batching replaces the deletion of many.
+func batching(name string, how func(*Memory, []storage.VersionKey) []error, caughts ...string) mistake {
+	return mistake{name: name, caughts: caughts, make: func(m *Memory, b *broken) {
+		b.batch = func(_ context.Context, keys []storage.VersionKey) []error { return how(m, slices.Clone(keys)) }
 	}}
 }
 
@@ -58,6 +66,34 @@ func keepMistakes() []mistake {
 				return m.change("set custom time", key, version, true, func(o *memoryObject) error { o.CustomTime = at; return nil })
 			}
 		}},
+		{name: "thaws what is warm", caughts: []string{"keep/no thaw needed"}, make: func(m *Memory, b *broken) {
+			b.thaw = func(context.Context, string, string, storage.ThawOptions) error { return nil }
+		}},
+		seeing("calls everything cold", func(o *storage.Object) { o.Thaw.Cold = true }, "keep/no thaw needed"),
+		batching("skips what is beyond a batch", func(m *Memory, keys []storage.VersionKey) []error {
+			errs := make([]error, len(keys))
+			copy(errs, storage.DeleteVersions(context.Background(), m, keys[:min(len(keys), 1000)]))
+			return errs
+		}, "delete/batch"),
+		batching("answers for fewer keys", func(m *Memory, keys []storage.VersionKey) []error {
+			return storage.DeleteVersions(context.Background(), m, keys)[:len(keys)/2]
+		}, "delete/batch"),
+		batching("ignores versions", func(m *Memory, keys []storage.VersionKey) []error {
+			for i := range keys {
+				keys[i].Version = ""
+			}
+			return storage.DeleteVersions(context.Background(), m, keys)
+		}, "delete/batch", "delete/batch with locked ones"),
+		batching("deletes what is locked", func(m *Memory, keys []storage.VersionKey) []error {
+			for _, k := range keys {
+				m.remove(k.Key)
+			}
+			return make([]error, len(keys))
+		}, "delete/batch with locked ones"),
+		batching("keeps silent about what is locked", func(m *Memory, keys []storage.VersionKey) []error {
+			storage.DeleteVersions(context.Background(), m, keys)
+			return make([]error, len(keys))
+		}, "delete/batch with locked ones"),
 		{name: "leaves the custom time", caughts: []string{"keep/custom time"}, make: func(m *Memory, b *broken) {
 			b.time = func(context.Context, string, string, time.Time) error { return nil }
 		}},
