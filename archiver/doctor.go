@@ -1,7 +1,6 @@
 package archiver
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,9 +14,12 @@ import (
 
 // Outcomes of a Check.
 const (
-	CheckOK   = "ok"
-	CheckWarn = "warn"
-	CheckFail = "fail"
+	CheckOK          = "ok"
+	CheckWarn        = "warn"
+	CheckDenied      = "denied"      // the credentials may not; Right says what they lack
+	CheckUnsupported = "unsupported" // this store or bucket cannot
+	CheckSkipped     = "skipped"
+	CheckFail        = "failed"
 )
 
 // Check is one thing that Doctor looked at.
@@ -25,8 +27,14 @@ type Check struct {
 	Name   string `json:"name"`
 	Status string `json:"status"`
 	Detail string `json:"detail"`
+	// Right is what is missing, by the store's own name for it.
+	Right  string `json:"right,omitempty"`
 	Advice string `json:"advice,omitempty"` // what to do, when not ok
-	Err    error  `json:"-"`                // the failure, for the exit code
+	// Profile is the largest that the credentials fit, in the check of that name.
+	Profile Profile `json:"profile,omitempty"`
+	// Err is set where an archive under the policy would fail, whatever the
+	// status; it is for the exit code.
+	Err error `json:"-"`
 }
 
 // DoctorOptions choose what Doctor looks at.
@@ -34,16 +42,36 @@ type DoctorOptions struct {
 	// Conn is the source; nil leaves the database out.
 	Conn *dumper.Conn
 	// OpenBucket opens the bucket, Doctor closes it; nil leaves it out.
-	OpenBucket  func(ctx context.Context) (storage.Bucket, error)
+	OpenBucket func(ctx context.Context) (storage.Bucket, error)
+	// Place is that bucket, for the names of its rights.
+	Place Place
+	// Policy is how archives are to be kept. MaxKeep is as in ArchiveOptions.
+	Policy  Policy
+	MaxKeep Period
+	// NoWrite only looks.
+	NoWrite bool
+	// Announce is told, before anything is written, what that is and how long
+	// it stays; nil tells nobody.
+	Announce    func(text string)
 	PGBin       string
 	AllowPooler bool
 	Log         *slog.Logger
+	// Now is the clock; nil is time.Now.
+	Now func() time.Time
 }
 
 // Doctor checks tools, database and bucket as an archive would use them, and
-// goes on after a failure where that makes sense. It writes one tiny object
-// under a key of pgstow's own and removes it again.
+// goes on after a failure where that makes sense.
+//
+// In the bucket it does what pgstow does, under keys of its own: it opens
+// uploads and gives them up, writes one tiny object with the policy's lock for
+// a few minutes, reads it, tries to delete it and, where nothing locks it,
+// removes it. What the credentials may not is named by the right that is
+// missing; that is an error only where the policy cannot be kept without.
 func Doctor(ctx context.Context, opts DoctorOptions) []Check {
+	if opts.Now == nil {
+		opts.Now = time.Now
+	}
 	d := &doctor{opts: opts, log: logger(opts.Log)}
 	found := d.tools(ctx)
 	if opts.Conn != nil {
@@ -68,6 +96,8 @@ func (d *doctor) ok(name, format string, args ...any) {
 func (d *doctor) warn(name, detail, advice string) {
 	d.checks = append(d.checks, Check{Name: name, Status: CheckWarn, Detail: detail, Advice: advice})
 }
+
+func (d *doctor) add(c Check) { d.checks = append(d.checks, c) }
 
 func (d *doctor) fail(name string, err error, advice string) {
 	d.checks = append(d.checks, Check{Name: name, Status: CheckFail, Detail: oneLine(err), Advice: advice, Err: err})
@@ -126,123 +156,5 @@ func (d *doctor) database(ctx context.Context, found []dumper.Tools) {
 	}
 	if len(src.Warnings) == 0 {
 		d.ok("rights", "everything in %q can be dumped", src.Database)
-	}
-}
-
-func (d *doctor) bucket(ctx context.Context) {
-	b, err := d.opts.OpenBucket(ctx)
-	if err != nil {
-		d.fail("bucket", err, bucketAdvice(err))
-		return
-	}
-	defer func() {
-		if err := b.Close(); err != nil {
-			d.log.Warn("bucket could not be closed", "error", err)
-		}
-	}()
-	d.list(ctx, b)
-	d.write(ctx, b)
-	d.capabilities(b)
-	d.uploads(ctx, b)
-}
-
-// list looks at one key only.
-func (d *doctor) list(ctx context.Context, b storage.Bucket) {
-	for _, err := range b.List(ctx, storage.ListOptions{Versions: b.Capabilities().Versions}) {
-		if err != nil {
-			d.fail("bucket", err, bucketAdvice(err))
-			return
-		}
-		break
-	}
-	d.ok("bucket", "reachable, can be listed")
-}
-
-func bucketAdvice(err error) string {
-	switch {
-	case errors.Is(err, storage.ErrBucketNotExist):
-		return "create the bucket, or check its name and region"
-	case errors.Is(err, storage.ErrCredentials):
-		return "check the credentials that the store's own tools use (AWS_PROFILE, AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS)"
-	case errors.Is(err, storage.ErrPermission):
-		return "allow these credentials to list the bucket and to create and read objects under the prefix"
-	case errors.Is(err, storage.ErrUnavailable):
-		return "check endpoint, network and proxy"
-	}
-	return ""
-}
-
-// scratchDir holds Doctor's object; no archive's key starts like this.
-const scratchDir = "pgstow-doctor/"
-
-func (d *doctor) write(ctx context.Context, b storage.Bucket) {
-	key := scratchDir + time.Now().UTC().Format(keyTime) + "-" + newID()
-	text := []byte("written by `pgstow doctor`, may be deleted\n")
-	o, err := storage.PutBytes(ctx, b, key, text, storage.PutOptions{ContentType: "text/plain"})
-	if err != nil {
-		d.fail("write", err, bucketAdvice(err))
-		return
-	}
-	d.ok("write", "an object was created")
-	// The object goes even when the user has lost patience.
-	removal, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
-	defer cancel()
-	defer func() {
-		if err := b.Delete(removal, key, o.Version); err != nil {
-			d.warn("delete", fmt.Sprintf("%s stays: %s", key, oneLine(err)),
-				"nothing to do where objects are to be kept; without the right to delete, remains of failed archives stay too")
-		} else {
-			d.ok("delete", "the object was deleted")
-		}
-	}()
-	got, err := readSmall(ctx, b, key, o.Version, int64(len(text)))
-	switch {
-	case errors.Is(err, storage.ErrPermission):
-		d.warn("read back", oneLine(err), "allow reading, or archives are stored without being compared afterwards")
-	case err != nil:
-		d.fail("read back", err, bucketAdvice(err))
-	case !bytes.Equal(got, text):
-		d.fail("read back", integrity("the object differs from what was written"), "do not use this store")
-	default:
-		d.ok("read back", "the object is what was written")
-	}
-}
-
-func (d *doctor) capabilities(b storage.Bucket) {
-	c := b.Capabilities()
-	var has, lacks []string
-	for _, x := range []struct {
-		name string
-		can  bool
-	}{
-		{"versions", c.Versions}, {"object lock", c.ObjectLock}, {"legal hold", c.LegalHold},
-		{"tags", c.Tags}, {"storage classes", c.StorageClass}, {"offsets in the dump", c.DeferredHead},
-	} {
-		if x.can {
-			has = append(has, x.name)
-		} else {
-			lacks = append(lacks, x.name)
-		}
-	}
-	d.ok("capabilities", "has: %s; has not: %s", orNone(has), orNone(lacks))
-}
-
-func orNone(s []string) string {
-	if len(s) == 0 {
-		return "none"
-	}
-	return strings.Join(s, ", ")
-}
-
-func (d *doctor) uploads(ctx context.Context, b storage.Bucket) {
-	own, err := ownUploads(ctx, b)
-	switch {
-	case errors.Is(err, errors.ErrUnsupported):
-	case err != nil:
-		d.warn("unfinished uploads", "cannot be listed: "+oneLine(err), "allow listing and aborting of multipart uploads, for `pgstow cleanup`")
-	case len(own) > 0:
-		d.warn("unfinished uploads", fmt.Sprintf("%d under this prefix", len(own)), "`pgstow cleanup` removes those that nobody continues")
-	default:
-		d.ok("unfinished uploads", "none")
 	}
 }

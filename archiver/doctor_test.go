@@ -1,9 +1,16 @@
 package archiver
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"io"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/pgstow/pgstow/dumper"
 	"github.com/pgstow/pgstow/internal/testenv"
@@ -16,7 +23,7 @@ func outcomes(t *testing.T, checks []Check) map[string]string {
 	t.Helper()
 	got := map[string]string{}
 	for _, c := range checks {
-		if c.Detail == "" || (c.Status == CheckFail) != (c.Err != nil) {
+		if c.Detail == "" || c.Status == CheckFail && c.Err == nil || c.Status == CheckOK && c.Err != nil {
 			t.Errorf("check %+v", c)
 		}
 		got[c.Name] = c.Status
@@ -47,8 +54,8 @@ func TestDoctor(t *testing.T) {
 	b := storagetest.NewMemory(storagetest.MemoryOptions{})
 	wantOutcomes(t, Doctor(t.Context(), DoctorOptions{Conn: &conn, OpenBucket: opening(b, nil)}), map[string]string{
 		"client programs": CheckOK, "connection": CheckOK, "pooler": CheckOK, "versions": CheckOK, "rights": CheckOK,
-		"bucket": CheckOK, "write": CheckOK, "read back": CheckOK, "delete": CheckOK, "capabilities": CheckOK,
-		"unfinished uploads": CheckOK,
+		"capabilities": CheckOK, "list": CheckOK, "create": CheckOK, "abort upload": CheckOK, "list uploads": CheckOK,
+		"write": CheckOK, "read": CheckOK, "read back": CheckOK, "delete": CheckOK,
 	})
 	if left := objects(t, b); len(left) > 0 {
 		t.Errorf("left behind: %q", left)
@@ -70,40 +77,245 @@ func TestDoctor(t *testing.T) {
 	}
 }
 
-// What the credentials may not do is told apart.
-func TestDoctorRights(t *testing.T) {
-	memory := func() *storagetest.Memory { return storagetest.NewMemory(storagetest.MemoryOptions{}) }
-	healthy := map[string]string{
-		"client programs": CheckOK, "bucket": CheckOK, "write": CheckOK, "read back": CheckOK, "delete": CheckOK,
-		"capabilities": CheckOK, "unfinished uploads": CheckOK,
+// deniedBucket denies some of the operations.
+type deniedBucket struct {
+	*storagetest.Memory
+	denies map[string]bool // put, tags, lock, hold, open, stat, list, versions, delete, extend, uploads, abort
+}
+
+func (b deniedBucket) deny(op string) error {
+	if b.denies[op] {
+		return &storage.Error{Op: op, Kind: storage.ErrPermission}
 	}
-	with := func(changes map[string]string) map[string]string {
-		want := map[string]string{}
-		for k, v := range healthy {
-			want[k] = v
+	return nil
+}
+
+func (b deniedBucket) Put(ctx context.Context, key string, r io.Reader, opts storage.PutOptions) (storage.Object, error) {
+	for op, asked := range map[string]bool{
+		"put": true, "tags": len(opts.Tags) > 0, "lock": !opts.Retention.IsZero(), "hold": opts.LegalHold,
+		"class": opts.StorageClass != "",
+	} {
+		if err := b.deny(op); err != nil && asked {
+			return storage.Object{}, err
 		}
-		for k, v := range changes {
-			if v == "" {
-				delete(want, k)
-			} else {
-				want[k] = v
-			}
-		}
-		return want
 	}
+	o, err := b.Memory.Put(ctx, key, r, opts)
+	if err != nil && b.denies["abort"] {
+		err = errors.Join(err, &storage.UploadRemainsError{Key: key, Err: b.deny("abort")})
+	}
+	return o, err
+}
+
+func (b deniedBucket) Open(ctx context.Context, key string, opts storage.OpenOptions) (io.ReadCloser, error) {
+	if err := b.deny("open"); err != nil {
+		return nil, err
+	}
+	return b.Memory.Open(ctx, key, opts)
+}
+
+func (b deniedBucket) Stat(ctx context.Context, key, version string) (storage.Object, error) {
+	if err := b.deny("stat"); err != nil {
+		return storage.Object{}, err
+	}
+	return b.Memory.Stat(ctx, key, version)
+}
+
+func (b deniedBucket) List(ctx context.Context, opts storage.ListOptions) iter.Seq2[storage.Object, error] {
+	err := b.deny("list")
+	if opts.Versions {
+		err = b.deny("versions")
+	}
+	if err != nil {
+		return func(yield func(storage.Object, error) bool) { yield(storage.Object{}, err) }
+	}
+	return b.Memory.List(ctx, opts)
+}
+
+func (b deniedBucket) Delete(ctx context.Context, key, version string) error {
+	if err := b.deny("delete"); err != nil {
+		return err
+	}
+	return b.Memory.Delete(ctx, key, version)
+}
+
+func (b deniedBucket) SetRetention(ctx context.Context, key, version string, r storage.Retention) error {
+	if err := b.deny("extend"); err != nil {
+		return err
+	}
+	return b.Memory.SetRetention(ctx, key, version, r)
+}
+
+func (b deniedBucket) SetLegalHold(ctx context.Context, key, version string, on bool) error {
+	if err := b.deny("hold"); err != nil {
+		return err
+	}
+	return b.Memory.SetLegalHold(ctx, key, version, on)
+}
+
+func (b deniedBucket) Uploads(ctx context.Context, prefix string) iter.Seq2[storage.Upload, error] {
+	if err := b.deny("uploads"); err != nil {
+		var e *storage.Error
+		errors.As(err, &e)
+		e.Key = prefix
+		return func(yield func(storage.Upload, error) bool) { yield(storage.Upload{}, err) }
+	}
+	return b.Memory.Uploads(ctx, prefix)
+}
+
+// What is denied is named by its right, and is an error only where the policy
+// cannot be kept without; what is left over says for which profile it is enough.
+func TestDoctorNamesRights(t *testing.T) {
+	held := sox
+	held.LegalHold = true
+	reading := []string{"stat", "open", "list", "versions", "delete", "uploads"}
 	for name, c := range map[string]struct {
-		bucket storage.Bucket
-		want   map[string]string
+		denies  []string
+		rights  []string // that are named as missing
+		fails   bool
+		profile Profile
 	}{
-		"no reading": {&faultyBucket{Memory: memory(), mode: denied}, with(map[string]string{"read back": CheckWarn})},
-		"no listing": {&faultyBucket{Memory: memory(), mode: refused, at: 1}, with(map[string]string{"bucket": CheckFail})},
-		"no writing": {&faultyBucket{Memory: memory(), mode: refused, at: 2},
-			with(map[string]string{"write": CheckFail, "read back": "", "delete": ""})},
-		"no deleting":             {&faultyBucket{Memory: memory(), mode: refused, at: 4}, with(map[string]string{"delete": CheckWarn})},
-		"a store without uploads": {plainBucket{memory()}, with(map[string]string{"unfinished uploads": ""})},
+		"nothing":         {nil, nil, false, ProfileFull},
+		"put only":        {reading, []string{"s3:ListBucket", "s3:ListBucketVersions", "s3:ListBucketMultipartUploads", "s3:GetObject", "s3:GetObjectVersion", "s3:DeleteObjectVersion"}, false, ProfileVault},
+		"delete":          {[]string{"delete"}, []string{"s3:DeleteObjectVersion"}, false, ProfileArchive},
+		"list uploads":    {[]string{"uploads"}, []string{"s3:ListBucketMultipartUploads"}, false, ProfileArchive},
+		"versions":        {[]string{"versions"}, []string{"s3:ListBucketVersions"}, false, ProfileVault},
+		"read":            {[]string{"open"}, []string{"s3:GetObjectVersion"}, false, ProfileVault},
+		"abort":           {[]string{"abort"}, []string{"s3:AbortMultipartUpload"}, false, ""},
+		"create":          {[]string{"put"}, []string{"s3:PutObject"}, true, ""},
+		"lock":            {[]string{"lock"}, []string{"s3:PutObjectRetention"}, true, ""},
+		"hold":            {[]string{"hold"}, []string{"s3:PutObjectLegalHold"}, true, ""},
+		"tags":            {[]string{"tags"}, []string{"s3:PutObjectTagging"}, true, ""},
+		"tags and lock":   {[]string{"tags", "lock"}, []string{"s3:PutObjectTagging", "s3:PutObjectRetention"}, true, ""},
+		"extend":          {[]string{"extend"}, []string{"s3:PutObjectRetention"}, false, ""},
+		"whatever writes": {[]string{"put", "abort", "lock"}, []string{"s3:PutObject"}, true, ""},
 	} {
 		t.Run(name, func(t *testing.T) {
-			wantOutcomes(t, Doctor(t.Context(), DoctorOptions{OpenBucket: opening(c.bucket, nil)}), c.want)
+			b := deniedBucket{lockable(), map[string]bool{}}
+			for _, op := range c.denies {
+				b.denies[op] = true
+			}
+			var announced []string
+			checks := Doctor(t.Context(), DoctorOptions{
+				OpenBucket: opening(b, nil), Place: Place{Scheme: "s3", Bucket: "b", Prefix: "p/"}, Policy: held,
+				Announce: func(text string) { announced = append(announced, text) },
+			})
+			rights := map[string]bool{}
+			var profile Profile
+			fails := false
+			for _, check := range checks {
+				if (check.Status == CheckDenied) != (check.Right != "") || check.Status != CheckOK && check.Advice == "" {
+					t.Errorf("check %+v", check)
+				}
+				if check.Right != "" {
+					rights[check.Right] = true
+				}
+				fails = fails || check.Err != nil
+				profile = cmp.Or(profile, check.Profile)
+			}
+			if got, want := slices.Sorted(maps.Keys(rights)), slices.Sorted(slices.Values(c.rights)); !slices.Equal(got, want) {
+				t.Errorf("missing are %q, want %q", got, want)
+			}
+			if fails != c.fails || profile != c.profile {
+				t.Errorf("fails %t, profile %q, want %t, %q; %+v", fails, profile, c.fails, c.profile, checks)
+			}
+			left := shownVersions(t, b.Memory)
+			if len(left) > 1 || len(left) != len(announced) {
+				t.Errorf("left are %+v, announced %q", left, announced)
+			}
+			for _, o := range left {
+				if o.Retention.Mode != storage.Compliance || o.LegalHold || time.Until(o.Retention.Until) > 2*scratchLock+time.Second ||
+					!strings.Contains(announced[0], "locked (compliance) until") {
+					t.Errorf("left is %+v, announced %q", o, announced)
+				}
+			}
 		})
+	}
+}
+
+// shownVersions is every version in a bucket.
+func shownVersions(t testing.TB, b storage.Bucket) []storage.Object {
+	t.Helper()
+	var all []storage.Object
+	for o, err := range b.List(context.Background(), storage.ListOptions{Versions: true}) {
+		if err == nil {
+			o, err = b.Stat(context.Background(), o.Key, o.Version)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, o)
+	}
+	return all
+}
+
+// With --no-write nothing is written, and no profile is guessed.
+func TestDoctorWithoutWriting(t *testing.T) {
+	b := lockable()
+	checks := Doctor(t.Context(), DoctorOptions{OpenBucket: opening(b, nil), Place: Place{Scheme: "s3"}, Policy: sox, NoWrite: true,
+		Announce: func(text string) { t.Errorf("announced: %s", text) }})
+	wantOutcomes(t, checks, map[string]string{"client programs": CheckOK, "capabilities": CheckOK, "list": CheckOK,
+		"list versions": CheckOK, "write": CheckSkipped, "profile": CheckSkipped})
+	if left := shownVersions(t, b); len(left) > 0 {
+		t.Errorf("left are %+v", left)
+	}
+}
+
+// What a store drops is found before it matters.
+func TestDoctorNoticesWhatAStoreDrops(t *testing.T) {
+	for _, drops := range []string{"lock", "mode", "time", "tags"} {
+		checks := Doctor(t.Context(), DoctorOptions{OpenBucket: opening(&forgetful{Memory: lockable(), drops: drops}, nil), Place: Place{Scheme: "s3"}, Policy: sox})
+		i := slices.IndexFunc(checks, func(c Check) bool { return c.Name == "read back" })
+		if i < 0 || checks[i].Status != CheckFail || !errors.Is(checks[i].Err, ErrIntegrity) {
+			t.Errorf("%s: %+v", drops, checks)
+		}
+	}
+}
+
+// What cannot be done at all is refused as it would be by an archive.
+func TestDoctorRefusesAPolicy(t *testing.T) {
+	for name, c := range map[string]struct {
+		bucket storage.Bucket
+		policy Policy
+		check  string
+		kind   error
+	}{
+		"no lock":     {storagetest.NewMemory(storagetest.MemoryOptions{}), sox, "lock", errors.ErrUnsupported},
+		"skew":        {capable{lockable(), func(c *storage.Capabilities) { c.ClockSkew = time.Hour }}, sox, "policy", ErrUsage},
+		"no lock set": {lockable(), Policy{Lock: storage.Governance}, "policy", ErrUsage},
+	} {
+		checks := Doctor(t.Context(), DoctorOptions{OpenBucket: opening(c.bucket, nil), Place: Place{Scheme: "s3"}, Policy: c.policy})
+		i := slices.IndexFunc(checks, func(x Check) bool { return x.Name == c.check })
+		if i < 0 || !errors.Is(checks[i].Err, c.kind) {
+			t.Errorf("%s: %+v", name, checks)
+		}
+		if left := shownVersions(t, c.bucket); len(left) > 0 {
+			t.Errorf("%s: left are %+v", name, left)
+		}
+	}
+}
+
+// A bucket that locks by itself, for years, keeps Doctor's object for minutes;
+// what earlier runs have left is removed.
+func TestDoctorLeavesLittle(t *testing.T) {
+	b := lockable()
+	byDefault := capable{b, func(c *storage.Capabilities) {
+		c.DefaultRetention = storage.DefaultRetention{Mode: storage.Governance, Years: 7}
+	}}
+	Doctor(t.Context(), DoctorOptions{OpenBucket: opening(byDefault, nil), Place: Place{Scheme: "s3"}})
+	left := shownVersions(t, b)
+	if len(left) != 1 || left[0].Retention.Mode != storage.Governance || time.Until(left[0].Retention.Until) > 2*scratchLock+time.Second {
+		t.Fatalf("left are %+v", left)
+	}
+	b = lockable()
+	for range 3 {
+		Doctor(t.Context(), DoctorOptions{OpenBucket: opening(deniedBucket{b, map[string]bool{"delete": true}}, nil), Place: Place{Scheme: "s3"}})
+	}
+	if left := shownVersions(t, b); len(left) != 3 {
+		t.Fatalf("left are %+v", left)
+	}
+	later := func() time.Time { return time.Now().Add(scratchAge + time.Minute) }
+	Doctor(t.Context(), DoctorOptions{OpenBucket: opening(b, nil), Place: Place{Scheme: "s3"}, Now: later})
+	if left := shownVersions(t, b); len(left) > 0 {
+		t.Errorf("left are %+v", left)
 	}
 }

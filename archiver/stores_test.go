@@ -1,6 +1,8 @@
 package archiver
 
 import (
+	"context"
+	"iter"
 	"slices"
 	"testing"
 
@@ -66,13 +68,17 @@ func TestStores(t *testing.T) {
 			if got := count(t, pg, target, "long"); got != 100000 {
 				t.Errorf("table long has %d rows", got)
 			}
-			for _, c := range Doctor(t.Context(), DoctorOptions{OpenBucket: opening(closeless{b}, nil)}) {
-				if c.Status != CheckOK {
+			if res, err := Cleanup(t.Context(), CleanupOptions{Bucket: b}); err != nil || len(res.Uploads) > 0 {
+				t.Errorf("cleanup: %+v, %v", res, err)
+			}
+			before := objects(t, b)
+			for _, c := range Doctor(t.Context(), DoctorOptions{OpenBucket: opening(closeless{b}, nil), Place: Place{Scheme: "s3"}}) {
+				if c.Status != CheckOK || c.Profile != "" && c.Profile != ProfileFull {
 					t.Errorf("doctor: %+v", c)
 				}
 			}
-			if res, err := Cleanup(t.Context(), CleanupOptions{Bucket: b}); err != nil || len(res.Uploads) > 0 {
-				t.Errorf("cleanup: %+v, %v", res, err)
+			if left := objects(t, b); !slices.Equal(left, before) {
+				t.Errorf("doctor left %q of %q", left, before)
 			}
 		})
 	}
@@ -82,6 +88,22 @@ func TestStores(t *testing.T) {
 type closeless struct{ storage.Bucket }
 
 func (closeless) Close() error { return nil }
+
+func (c closeless) Uploads(ctx context.Context, prefix string) iter.Seq2[storage.Upload, error] {
+	return storage.Uploads(ctx, c.Bucket, prefix)
+}
+
+func (c closeless) AbortUpload(ctx context.Context, u storage.Upload) error {
+	return storage.AbortUpload(ctx, c.Bucket, u)
+}
+
+func (c closeless) SetRetention(ctx context.Context, key, version string, r storage.Retention) error {
+	return storage.SetRetention(ctx, c.Bucket, key, version, r)
+}
+
+func (c closeless) SetLegalHold(ctx context.Context, key, version string, on bool) error {
+	return storage.SetLegalHold(ctx, c.Bucket, key, version, on)
+}
 
 func openFile(t *testing.T) storage.Bucket {
 	b, err := file.Open(t.Context(), file.Config{Dir: t.TempDir()})

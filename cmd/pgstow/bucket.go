@@ -1,13 +1,16 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/url"
+	"os"
 	"strings"
 
+	"github.com/pgstow/pgstow/archiver"
 	"github.com/pgstow/pgstow/storage"
 )
 
@@ -19,6 +22,7 @@ type bucketURL struct {
 	place  string // name and server: two URLs with one place are one bucket
 	scheme string
 	prefix string
+	rights archiver.Place // what rights to it depend on
 	opener opener
 }
 
@@ -51,8 +55,19 @@ func parseBucket(text string, by signIn) (bucketURL, error) {
 	name := url.URL{Scheme: u.Scheme, Host: u.Host, Path: strings.TrimSuffix(u.Path, "/") + "/"}
 	return bucketURL{
 		name: name.String(), place: name.String() + " " + u.Query().Get("endpoint"),
-		scheme: u.Scheme, prefix: prefix, opener: open,
+		scheme: u.Scheme, prefix: prefix, rights: placeOf(u, prefix), opener: open,
 	}, nil
+}
+
+// placeOf is what rights depend on.
+func placeOf(u *url.URL, prefix string) archiver.Place {
+	query := u.Query()
+	endpoint := cmp.Or(query.Get("endpoint"), os.Getenv("AWS_ENDPOINT_URL_S3"), os.Getenv("AWS_ENDPOINT_URL"))
+	return archiver.Place{
+		Scheme: u.Scheme, Bucket: u.Host, Prefix: prefix,
+		Region:    cmp.Or(query.Get("region"), os.Getenv("AWS_REGION"), os.Getenv("AWS_DEFAULT_REGION")),
+		PlainHTTP: strings.HasPrefix(endpoint, "http://"),
+	}
 }
 
 func (b bucketURL) open(ctx context.Context, log *slog.Logger) (storage.Bucket, error) {

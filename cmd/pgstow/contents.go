@@ -100,16 +100,25 @@ const valueWidth = 68
 
 // wrapped is a row whose text goes on below itself.
 func wrapped(t table, name, text string) {
+	for _, line := range lines(text, valueWidth) {
+		t.row(name, line)
+		name = ""
+	}
+}
+
+// lines breaks text at width, a text without words into one empty line.
+func lines(text string, width int) []string {
+	var all []string
 	line := ""
 	for _, word := range strings.Fields(text) {
-		if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > valueWidth {
-			t.row(name, line)
-			name, line = "", ""
+		if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width {
+			all = append(all, line)
+			line = ""
 		}
 		if line != "" {
 			line += " "
 		}
 		line += word
 	}
-	t.row(name, line)
+	return append(all, line)
 }

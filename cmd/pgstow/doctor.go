@@ -2,8 +2,8 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 
@@ -11,29 +11,53 @@ import (
 	"github.com/pgstow/pgstow/storage"
 )
 
+const (
+	flagPrintPolicy = "print-policy"
+	doctorWidth     = 49 // beside status and name
+)
+
 func doctorCommand(rt *runtime) *command {
 	return &command{
 		manual: manual{
 			usage: []string{
-				"doctor [--db URL] [--to BUCKET] [--pg-bin DIR] [--json]",
-				"doctor DATABASE --config FILE [--pg-bin DIR] [--json]",
+				"doctor [--db URL] [--to BUCKET] [--no-write] [--pg-bin DIR] [--json]",
+				"doctor DATABASE --config FILE [--no-write] [--pg-bin DIR] [--json]",
+				"doctor --print-policy PROFILE --to BUCKET [--policy NAME | --keep ...]",
 			},
 			text: `
-Checks what an archive would need: client programs, connection, pooler, rights, and that the bucket is reachable and writable (a tiny object is written and removed again). What is not given is not checked. DATABASE is a name in the configuration, and brings its store with it.`,
+Checks what an archive would need: client programs, connection, pooler, rights in the database, and the bucket. There it does what pgstow does, in a folder of its own (pgstow-doctor/): uploads are begun and given up, one tiny object is written, read, locked as the policy locks but for minutes, refused to be deleted, and removed where nothing locks it. What is not given is not checked. DATABASE is a name in the configuration, and brings its store and policy with it.
+
+Each line is ok, denied (with the right that is missing), unsupported or failed. Only what an archive cannot do without makes the exit code other than 0: credentials that may do nothing but add are good for a vault. The last line says for which profile they are enough.
+
+--print-policy prints the least rights for a profile: "vault" adds archives and nothing else, "archive" also reads back, lists, shows and restores, "full" also retains, holds, expires, cleans up and sets lifecycle rules. For S3 it is an IAM policy, for GCS a custom role. Locks, holds, tags and a key are granted as far as the policy asks for them. Nothing is asked of the store.`,
 			examples: []example{
 				{"Before the first archive:",
 					"export PGSTOW_DB=service=orders\npgstow doctor --to 's3://acme-archives/pg/?region=eu-central-1'"},
+				{"Whether these credentials can keep archives so:",
+					"pgstow doctor --to s3://acme-vault/pg/ --keep 7y --lock compliance"},
+				{"Rights for a job that only adds such archives, on S3 and on GCS:",
+					"pgstow doctor --print-policy vault --to s3://acme-vault/pg/ \\\n    --keep 7y --lock compliance > vault.json\n" +
+						"aws iam create-policy --policy-name pgstow-vault \\\n    --policy-document file://vault.json\n" +
+						"pgstow doctor --print-policy vault --to gs://acme-vault/pg/ \\\n    --keep 7y --lock compliance > vault.yaml\n" +
+						"gcloud iam roles create pgstow_vault --project=acme --file=vault.yaml"},
 			},
 			exits: []int{exitDatabase, exitStorage, exitNotFound, exitRefused},
 		},
 		Command: &cli.Command{
 			Name:  "doctor",
 			Usage: "check tools, database and bucket before they matter",
-			Flags: []cli.Flag{
+			Flags: slices.Concat([]cli.Flag{
 				dbFlag("`URL` or keyword string of the database to dump"),
-				bucketFlag("to"), pgBinFlag(), poolerFlag(), jsonFlag(),
-			},
+				bucketFlag("to"),
+			}, policyFlags(), []cli.Flag{
+				&cli.BoolFlag{Name: "no-write", Usage: "write nothing to the bucket: its rights to write are not tried then"},
+				&cli.StringFlag{Name: flagPrintPolicy, Usage: "print the least rights for `PROFILE` (vault, archive or full) and check nothing"},
+				pgBinFlag(), poolerFlag(), jsonFlag(),
+			}),
 			Action: func(c *cli.Context) error {
+				if c.IsSet(flagPrintPolicy) {
+					return printPolicy(c, rt)
+				}
 				d, err := newDoctor(c, rt)
 				if err != nil {
 					return err
@@ -69,9 +93,44 @@ func newDoctor(c *cli.Context, rt *runtime) (*doctor, error) {
 	case err != nil:
 		return nil, err
 	case found:
+		d.opts.Place, d.opts.NoWrite = bucket.rights, c.Bool("no-write")
+		d.opts.Announce = func(text string) { fmt.Fprintf(rt.err, "pgstow: %s\n", text) }
+		if d.opts.Policy, d.opts.MaxKeep, err = rt.keeping(c, source, bucket); err != nil {
+			return nil, err
+		}
 		d.opts.OpenBucket = func(ctx context.Context) (storage.Bucket, error) { return bucket.open(ctx, rt.log) }
 	}
 	return d, nil
+}
+
+// printPolicy is "pgstow doctor --print-policy".
+func printPolicy(c *cli.Context, rt *runtime) error {
+	source, err := rt.databaseArgument(c)
+	if err != nil {
+		return err
+	}
+	profile, err := archiver.ParseProfile(c.String(flagPrintPolicy))
+	if err != nil {
+		return err
+	}
+	bucket, err := rt.bucketOf(c, source.label())
+	if err != nil {
+		return err
+	}
+	policy, maxKeep, err := rt.keeping(c, source, bucket)
+	if err != nil {
+		return err
+	}
+	text, err := archiver.LeastRights(archiver.RightsOptions{
+		Profile: profile, Place: bucket.rights, Policy: policy, MaxKeep: maxKeep, JSON: c.Bool(flagJSON),
+	})
+	if err != nil {
+		return err
+	}
+	if _, err := fmt.Fprint(rt.out, text); err != nil {
+		return fmt.Errorf("write output: %w", err)
+	}
+	return nil
 }
 
 func (d *doctor) run(ctx context.Context, rt *runtime) error {
@@ -82,7 +141,7 @@ func (d *doctor) run(ctx context.Context, rt *runtime) error {
 	var failed []string
 	var first error
 	for _, check := range checks {
-		if check.Status != archiver.CheckFail {
+		if check.Err == nil {
 			continue
 		}
 		failed = append(failed, check.Name)
@@ -92,9 +151,6 @@ func (d *doctor) run(ctx context.Context, rt *runtime) error {
 	}
 	if len(failed) == 0 {
 		return nil
-	}
-	if first == nil {
-		first = errors.New("see above")
 	}
 	return fmt.Errorf("doctor: %s of %d failed, the first is %s: %w", counted(len(failed), "check"), len(checks), failed[0], first)
 }
@@ -108,9 +164,16 @@ func (d *doctor) print(rt *runtime, checks []archiver.Check) error {
 	}
 	t := newTable(rt.out)
 	for _, check := range checks {
-		t.row(check.Status, check.Name, oneLine(check.Detail))
-		if check.Advice != "" {
-			t.row("", "", oneLine(check.Advice))
+		status, name := check.Status, check.Name
+		for _, line := range lines(check.Detail, doctorWidth) {
+			t.row(status, name, line)
+			status, name = "", ""
+		}
+		if check.Advice == "" {
+			continue
+		}
+		for _, line := range lines(check.Advice, doctorWidth) {
+			t.row("", "", line)
 		}
 	}
 	return t.flush()

@@ -23,6 +23,13 @@ const (
 var adHocFlags = []string{flagKeep, flagLock, flagHold, flagClass, flagTag, flagSSE}
 
 func keepingFlags() []cli.Flag {
+	return append(policyFlags(),
+		&cli.BoolFlag{Name: "require-read-back", Usage: "fail where the store does not let it be read back that it keeps the archive as asked"},
+		&cli.BoolFlag{Name: "allow-no-evidence", Usage: "lock dumps that have no row counts and hashes, too"})
+}
+
+// policyFlags name a policy, or make one.
+func policyFlags() []cli.Flag {
 	return []cli.Flag{
 		&cli.StringFlag{Name: flagPolicy, Usage: "keep it by this policy of the configuration, `NAME`"},
 		&cli.StringFlag{Name: flagKeep, Usage: "keep it for this `PERIOD`: 30d, 2w, 18mo, 7y"},
@@ -31,8 +38,6 @@ func keepingFlags() []cli.Flag {
 		&cli.StringFlag{Name: flagClass, Usage: "storage `CLASS` of the dump"},
 		&cli.StringSliceFlag{Name: flagTag, Usage: "tag its objects with `KEY=VALUE`"},
 		&cli.StringFlag{Name: flagSSE, Usage: "let the store encrypt with `WHAT`: s3, kms or kms:KEY"},
-		&cli.BoolFlag{Name: "require-read-back", Usage: "fail where the store does not let it be read back that it keeps the archive as asked"},
-		&cli.BoolFlag{Name: "allow-no-evidence", Usage: "lock dumps that have no row counts and hashes, too"},
 	}
 }
 

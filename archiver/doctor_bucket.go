@@ -1,0 +1,212 @@
+package archiver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/pgstow/pgstow/storage"
+)
+
+// scratchDir holds Doctor's objects; no archive's key starts like this.
+const scratchDir = "pgstow-doctor/"
+
+// bucketDoctor looks at one bucket.
+type bucketDoctor struct {
+	*doctor
+	b      storage.Bucket
+	caps   storage.Capabilities
+	keeper *keeper
+	// denied are the rights that were seen to be missing.
+	denied map[string]bool
+}
+
+func (d *doctor) bucket(ctx context.Context) {
+	b, err := d.opts.OpenBucket(ctx)
+	if err != nil {
+		d.fail("bucket", err, bucketAdvice(err))
+		return
+	}
+	defer func() {
+		if err := b.Close(); err != nil {
+			d.log.Warn("bucket could not be closed", "error", err)
+		}
+	}()
+	x := &bucketDoctor{doctor: d, b: b, caps: b.Capabilities(), denied: map[string]bool{}}
+	x.settings()
+	x.list(ctx)
+	if !x.policy() {
+		return
+	}
+	if d.opts.NoWrite {
+		d.add(Check{Name: "write", Status: CheckSkipped, Detail: "nothing was written (--no-write), so no right to write was tried"})
+	} else if x.uploads(ctx) {
+		x.object(ctx)
+	}
+	x.profile()
+}
+
+// outcome notes how an attempt ended; needed marks those without which an
+// archive under the policy fails. It reports whether the attempt succeeded.
+func (d *bucketDoctor) outcome(name string, op operation, err error, needed bool, format string, args ...any) bool {
+	c := Check{Name: name, Status: CheckOK, Detail: fmt.Sprintf(format, args...)}
+	switch {
+	case err == nil:
+	case errors.Is(err, storage.ErrPermission):
+		c.Status, c.Right = CheckDenied, d.opts.Place.rightFor(op)
+		c.Detail, c.Advice = oneLine(err), d.grant(op)
+		d.denied[c.Right] = c.Right != ""
+	case errors.Is(err, errors.ErrUnsupported):
+		c.Status, c.Detail = CheckUnsupported, oneLine(err)
+		if needed {
+			c.Advice = "choose a bucket that can, or another policy"
+		}
+	default:
+		c.Status, c.Detail, c.Advice, needed = CheckFail, oneLine(err), bucketAdvice(err), true
+	}
+	if err != nil && needed {
+		c.Err = err
+	}
+	d.add(c)
+	return err == nil
+}
+
+// grant says what to grant for an operation, and who can do without.
+func (d *bucketDoctor) grant(op operation) string {
+	place := d.opts.Place
+	for _, n := range needs {
+		r := n.of(place.Scheme)
+		if n.op != op || r.name == "" {
+			continue
+		}
+		text := fmt.Sprintf("to %s, grant %s on %s", n.does, r.name, place.resource(r.on))
+		if r.from != ProfileVault {
+			text += fmt.Sprintf("; the profile %s does without", Profiles[max(indexOf(r.from)-1, 0)])
+		}
+		return text
+	}
+	return bucketAdvice(storage.ErrPermission)
+}
+
+func bucketAdvice(err error) string {
+	switch {
+	case errors.Is(err, storage.ErrBucketNotExist):
+		return "create the bucket, or check its name and region"
+	case errors.Is(err, storage.ErrCredentials):
+		return "check the credentials that the store's own tools use (AWS_PROFILE, AWS_ACCESS_KEY_ID, GOOGLE_APPLICATION_CREDENTIALS)"
+	case errors.Is(err, storage.ErrPermission):
+		return "allow these credentials to create and read objects under the prefix"
+	case errors.Is(err, storage.ErrUnavailable):
+		return "check endpoint, network and proxy"
+	case errors.Is(err, ErrIntegrity):
+		return "do not use this store under this policy"
+	}
+	return ""
+}
+
+// settings is what was found out about the bucket when it was opened.
+func (d *bucketDoctor) settings() {
+	c := d.caps
+	var has, lacks []string
+	for _, x := range []struct {
+		name string
+		can  bool
+	}{
+		{"versions", c.Versions}, {"object lock", c.ObjectLock}, {"legal hold", c.LegalHold}, {"tags", c.Tags},
+		{"storage classes", c.StorageClass}, {"encryption", c.Encryption}, {"offsets in the dump", c.DeferredHead},
+	} {
+		if x.can {
+			has = append(has, x.name)
+		} else {
+			lacks = append(lacks, x.name)
+		}
+	}
+	for _, name := range c.Unprobed {
+		d.denied[name] = true
+		d.add(Check{Name: "settings", Status: CheckDenied, Right: name,
+			Detail: "a setting of the bucket cannot be seen, what it allows shows when an object is created",
+			Advice: fmt.Sprintf("grant %s on %s; the profile vault does without", name, d.opts.Place.resource(onBucket))})
+	}
+	text := fmt.Sprintf("has: %s; has not: %s", orNone(has), orNone(lacks))
+	if r := c.DefaultRetention; r.Mode != storage.LockNone {
+		text += "; by default it locks: " + defaultText(r)
+	}
+	d.ok("capabilities", "%s", text)
+}
+
+func defaultText(r storage.DefaultRetention) string {
+	if r.Period > 0 {
+		return fmt.Sprintf("%s for %s", r.Mode, r.Period)
+	}
+	return fmt.Sprintf("%s for %s", r.Mode, Period{Years: r.Years, Days: r.Days})
+}
+
+func orNone(s []string) string {
+	if len(s) == 0 {
+		return "none"
+	}
+	return strings.Join(s, ", ")
+}
+
+// list looks at one key only.
+func (d *bucketDoctor) list(ctx context.Context) {
+	first := func(versions bool) error {
+		for _, err := range d.b.List(ctx, storage.ListOptions{Versions: versions}) {
+			return err
+		}
+		return nil
+	}
+	d.outcome("list", opList, first(false), false, "archives can be listed")
+	if d.caps.Versions || len(d.caps.Unprobed) > 0 {
+		d.outcome("list versions", opListVersions, first(true), false, "and what later versions and delete markers hide")
+	}
+}
+
+// policy finds what the bucket's settings rule out.
+func (d *bucketDoctor) policy() bool {
+	var err error
+	d.keeper, err = newKeeper(d.b, d.opts.Policy, d.opts.MaxKeep, false, d.opts.Now())
+	if err != nil {
+		d.fail("policy", err, "")
+	}
+	return err == nil
+}
+
+// profile says for what the credentials are enough.
+func (d *bucketDoctor) profile() {
+	place, policy := d.opts.Place, d.opts.Policy
+	if place.rightFor(opCreate) == "" {
+		return
+	}
+	c := Check{Name: "profile", Status: CheckWarn, Detail: "no profile: even to add archives a right is missing"}
+	for _, p := range Profiles {
+		lacks := place.lacking(p, policy, d.denied)
+		if len(lacks) > 0 {
+			c.Advice = fmt.Sprintf("%s (%s) lacks %s; `pgstow doctor --print-policy %s` prints all that it needs", p, p.Does(), strings.Join(lacks, ", "), p)
+			break
+		}
+		c.Status, c.Profile, c.Detail = CheckOK, p, fmt.Sprintf("%s: %s", p, p.Does())
+	}
+	switch {
+	case d.opts.NoWrite:
+		c.Detail, c.Status, c.Profile = "unknown without writing", CheckSkipped, ""
+		if c.Advice == "" {
+			c.Advice = "leave --no-write out"
+		}
+	case c.Profile == ProfileFull:
+		c.Detail += d.untried()
+	}
+	d.add(c)
+}
+
+// untried names the rights of the full profile that nothing was tried of.
+func (d *bucketDoctor) untried() string {
+	var names []string
+	for _, n := range needs {
+		if r := n.of(d.opts.Place.Scheme); n.untried && r.name != "" {
+			names = append(names, r.name)
+		}
+	}
+	return "; not tried, as it would change the bucket: " + orNone(names)
+}

@@ -1,0 +1,187 @@
+package archiver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/pgstow/pgstow/storage"
+)
+
+// scratchObject is the one object that Doctor writes.
+type scratchObject struct {
+	*bucketDoctor
+	keeper       *keeper // compares it with what was asked for
+	key, version string
+	retention    storage.Retention
+}
+
+// read looks at it as the read-back and a restore do.
+func (o *scratchObject) read(ctx context.Context) {
+	shown, err := o.b.Stat(ctx, o.key, "")
+	if !o.outcome("read", opRead, err, false, "it can be seen") && !errors.Is(err, storage.ErrPermission) {
+		return
+	}
+	if o.version != "" {
+		if shown, err = o.b.Stat(ctx, o.key, o.version); err != nil {
+			o.outcome("read version", opReadVersion, err, false, "")
+			return
+		}
+	}
+	if err != nil {
+		return
+	}
+	for _, x := range []struct {
+		what storage.Attribute
+		op   operation
+	}{{storage.AttributeRetention, opReadLock}, {storage.AttributeLegalHold, opReadHold}, {storage.AttributeTags, opReadTags}} {
+		if !slices.Contains(shown.Denied, x.what) {
+			continue
+		}
+		if x.op == opReadTags && o.version != "" {
+			x.op = opReadTagsOf
+		}
+		o.outcome("read "+string(x.what), x.op, fmt.Errorf("the store does not show it: %w", storage.ErrPermission), false, "")
+	}
+	if err := o.keeper.compare(o.key, shown); err != nil {
+		o.fail("read back", err, bucketAdvice(err))
+		return
+	}
+	o.readRange(ctx)
+}
+
+// readRange reads from its middle, as a restore does.
+func (o *scratchObject) readRange(ctx context.Context) {
+	const from, to = 8, 23
+	op := opRead
+	if o.version != "" {
+		op = opReadVersion
+	}
+	body, err := o.b.Open(ctx, o.key, storage.OpenOptions{Version: o.version, Offset: from, Length: to - from})
+	var got []byte
+	if err == nil {
+		got, err = io.ReadAll(body)
+		err = errors.Join(err, body.Close())
+	}
+	if err == nil && string(got) != scratchText[from:to] {
+		err = integrity("%q came back for %q", got, scratchText[from:to])
+	}
+	o.outcome("read back", op, err, false, "it is what was written, and kept as asked%s; a range can be read", joinedTo(o.retention))
+}
+
+func joinedTo(r storage.Retention) string {
+	if r.IsZero() {
+		return ""
+	}
+	return " (" + retentionText(r) + ")"
+}
+
+// keep tries what a lock allows and what it does not.
+func (o *scratchObject) keep(ctx context.Context) {
+	if o.retention.IsZero() {
+		return
+	}
+	longer := o.retention
+	longer.Until = longer.Until.Add(scratchLock)
+	if err := storage.SetRetention(ctx, o.b, o.key, o.version, longer); o.outcome("extend", opExtend, err, false, "the lock was extended to %s", retentionText(longer)) {
+		o.retention = longer
+	}
+	switch err := o.b.Delete(ctx, o.key, o.version); {
+	case errors.Is(err, storage.ErrLocked), errors.Is(err, storage.ErrPermission):
+		o.ok("refuse to delete", "the locked object cannot be deleted")
+	case err != nil:
+		o.fail("refuse to delete", err, bucketAdvice(err))
+	default:
+		err = integrity("%s was deleted although it is locked until %s", o.key, retentionText(o.retention))
+		o.fail("refuse to delete", err, bucketAdvice(err))
+		o.retention = storage.Retention{}
+	}
+}
+
+// hold sets and releases a legal hold.
+func (o *scratchObject) hold(ctx context.Context) {
+	if !o.caps.LegalHold && !o.opts.Policy.LegalHold {
+		return
+	}
+	const name = "set hold"
+	if err := storage.SetLegalHold(ctx, o.b, o.key, o.version, true); err != nil {
+		o.outcome(name, opHold, err, false, "")
+		return
+	}
+	// It is released whatever happens.
+	release, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
+	defer cancel()
+	shown, seeErr := o.b.Stat(release, o.key, o.version)
+	switch err := storage.SetLegalHold(release, o.b, o.key, o.version, false); {
+	case err != nil:
+		o.fail(name, fmt.Errorf("%s stays on hold: %w", o.key, err), "release it with the store's own tools")
+	case seeErr == nil && !slices.Contains(shown.Denied, storage.AttributeLegalHold) && !shown.LegalHold:
+		err = integrity("%s is not on hold after one was set", o.key)
+		o.fail(name, err, bucketAdvice(err))
+	default:
+		o.ok(name, "a legal hold was set and released")
+	}
+}
+
+// thaw asks for what such an object does not need.
+func (o *scratchObject) thaw(ctx context.Context) {
+	if !o.opts.Policy.coldens() || o.opts.Place.rightFor(opThaw) == "" {
+		return
+	}
+	err := storage.StartThaw(ctx, o.b, o.key, o.version, storage.ThawOptions{Tier: storage.ThawStandard, Days: 1})
+	if errors.Is(err, errors.ErrUnsupported) {
+		err = nil // it is in no cold class, as is known
+	}
+	o.outcome("thaw", opThaw, err, false, "dumps in cold classes may be thawed")
+}
+
+// remove deletes the object unless it is locked, and what earlier runs have
+// left. Whether deleting is allowed shows by a version that is not there.
+func (o *scratchObject) remove(ctx context.Context) {
+	op := opDelete
+	if o.version != "" {
+		op = opDeleteVersion
+	}
+	err := o.b.Delete(ctx, o.scratchKey(), o.version)
+	if err == nil && o.retention.IsZero() {
+		err = o.b.Delete(ctx, o.key, o.version)
+	}
+	if errors.Is(err, storage.ErrLocked) { // by the bucket's own retention
+		o.ok("delete", "allowed, but for %s, which the bucket keeps", o.key)
+		return
+	}
+	detail := "the object was deleted"
+	if !o.retention.IsZero() {
+		detail = fmt.Sprintf("allowed; %s stays until %s", o.key, o.retention.Until.Format("15:04:05Z"))
+	}
+	if !o.outcome("delete", op, err, false, "%s", detail) {
+		o.checks[len(o.checks)-1].Detail += "; " + o.key + " stays"
+		return
+	}
+	o.sweep(ctx)
+}
+
+// sweep removes what earlier runs had to leave and nothing locks any more.
+func (o *scratchObject) sweep(ctx context.Context) {
+	var old []storage.Object
+	for x, err := range o.b.List(ctx, storage.ListOptions{Prefix: scratchDir, Versions: o.caps.Versions}) {
+		if err != nil {
+			return // listing has its own check
+		}
+		if x.Key != o.key && strings.HasPrefix(x.Key, scratchDir) && o.opts.Now().Sub(x.Created) > scratchAge {
+			old = append(old, x)
+		}
+	}
+	removed := 0
+	for _, x := range old {
+		if o.b.Delete(ctx, x.Key, x.Version) == nil {
+			removed++
+		}
+	}
+	if removed > 0 {
+		o.checks[len(o.checks)-1].Detail += fmt.Sprintf("; %d of earlier runs removed", removed)
+	}
+}

@@ -1,0 +1,233 @@
+package archiver
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/pgstow/pgstow/storage"
+)
+
+// Profile is what credentials are meant for. Each can do what the one before
+// it can, and more.
+type Profile string
+
+// The profiles.
+const (
+	// ProfileVault adds archives and can neither see nor change what is there.
+	ProfileVault Profile = "vault"
+	// ProfileArchive reads back what it adds, lists, shows and restores.
+	ProfileArchive Profile = "archive"
+	// ProfileFull also retains, holds, expires, cleans up and sets lifecycle rules.
+	ProfileFull Profile = "full"
+)
+
+// Profiles in the order in which they grow.
+var Profiles = []Profile{ProfileVault, ProfileArchive, ProfileFull}
+
+// ParseProfile reads a profile's name; another is ErrUsage.
+func ParseProfile(name string) (Profile, error) {
+	if p := Profile(name); slices.Contains(Profiles, p) {
+		return p, nil
+	}
+	return "", fmt.Errorf("%w: profile %q; want vault, archive or full", ErrUsage, name)
+}
+
+// Does is what a profile is for, in a few words.
+func (p Profile) Does() string {
+	switch p {
+	case ProfileVault:
+		return "adds archives, and nothing else"
+	case ProfileArchive:
+		return "archives, reads back, lists, shows and restores"
+	case ProfileFull:
+		return "also retains, holds, expires, cleans up and sets lifecycle rules"
+	}
+	return ""
+}
+
+// includes reports whether q's rights are among p's.
+func (p Profile) includes(q Profile) bool {
+	return q != "" && indexOf(p) >= indexOf(q)
+}
+
+// Place is where a bucket lies, as far as rights depend on it.
+type Place struct {
+	Scheme string // "s3", "gs", "file"
+	Bucket string
+	Prefix string // "" or ends in "/"
+	Region string // S3: tells the partition
+	// PlainHTTP: the endpoint has no TLS, so that a policy cannot insist on it.
+	PlainHTTP bool
+}
+
+// operation is one thing that is asked of a bucket and that a store has a right
+// for.
+type operation string
+
+const (
+	opCreate        operation = "create"
+	opLock          operation = "lock"
+	opExtend        operation = "extend"
+	opHold          operation = "hold"
+	opTag           operation = "tag"
+	opEncrypt       operation = "encrypt"
+	opDecrypt       operation = "decrypt"
+	opAbort         operation = "abort upload"
+	opVersioning    operation = "versioning"
+	opLockSettings  operation = "lock settings"
+	opList          operation = "list"
+	opListVersions  operation = "list versions"
+	opRead          operation = "read"
+	opReadVersion   operation = "read version"
+	opReadLock      operation = "read lock"
+	opReadHold      operation = "read hold"
+	opReadTags      operation = "read tags"
+	opReadTagsOf    operation = "read tags of version"
+	opThaw          operation = "thaw"
+	opDelete        operation = "delete"
+	opDeleteVersion operation = "delete version"
+	opListUploads   operation = "list uploads"
+	opListParts     operation = "list parts"
+	opReadRules     operation = "read lifecycle"
+	opWriteRules    operation = "write lifecycle"
+)
+
+// scope is what a right is granted on.
+type scope int
+
+const (
+	onObjects scope = iota
+	onBucket
+	onListing // on the bucket, for keys under the prefix
+	onKey     // on the key of the store's encryption
+)
+
+// right is what one store wants for an operation.
+type right struct {
+	name string // "" where the store wants none of its own
+	from Profile
+	on   scope
+}
+
+// need is one operation with its rights, and when it is needed at all.
+type need struct {
+	op   operation
+	does string // completes "to ..."
+	s3   right
+	gcs  right
+	// when is nil where every policy needs it.
+	when func(Policy) bool
+	// untried: it cannot be tried without changing what others rely on.
+	untried bool
+}
+
+// needs is the one table of rights: by it doctor names what is missing, and of
+// it the printed policies are made.
+//
+// https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazons3.html
+// https://cloud.google.com/storage/docs/access-control/iam-json
+var needs = []need{
+	{op: opCreate, does: "create objects", s3: right{"s3:PutObject", ProfileVault, onObjects}, gcs: right{"storage.objects.create", ProfileVault, onObjects}},
+	{op: opLock, does: "lock them until a time", when: Policy.locks, s3: right{"s3:PutObjectRetention", ProfileVault, onObjects}, gcs: right{"storage.objects.setRetention", ProfileVault, onObjects}},
+	{op: opExtend, does: "extend locks", when: Policy.locks, s3: right{"s3:PutObjectRetention", ProfileVault, onObjects}, gcs: right{"storage.objects.update", ProfileFull, onObjects}},
+	{op: opTag, does: "tag them", when: Policy.marks, s3: right{"s3:PutObjectTagging", ProfileVault, onObjects}},
+	{op: opHold, does: "put them on legal hold", when: Policy.holds, s3: right{"s3:PutObjectLegalHold", ProfileVault, onObjects}, gcs: right{"storage.objects.update", ProfileFull, onObjects}},
+	{op: opHold, does: "set and release legal holds", s3: right{"s3:PutObjectLegalHold", ProfileFull, onObjects}, gcs: right{"storage.objects.update", ProfileFull, onObjects}},
+	{op: opEncrypt, does: "encrypt with the key", when: Policy.hasKey, s3: right{"kms:GenerateDataKey", ProfileVault, onKey}},
+	{op: opDecrypt, does: "join the parts of an encrypted upload, and read", when: Policy.hasKey, s3: right{"kms:Decrypt", ProfileVault, onKey}},
+	{op: opAbort, does: "abort the upload of a run that failed", s3: right{"s3:AbortMultipartUpload", ProfileVault, onObjects}},
+
+	{op: opVersioning, does: "see whether the bucket keeps versions", s3: right{"s3:GetBucketVersioning", ProfileArchive, onBucket}, gcs: right{"storage.buckets.get", ProfileArchive, onBucket}},
+	{op: opLockSettings, does: "see its object lock and default retention", s3: right{"s3:GetBucketObjectLockConfiguration", ProfileArchive, onBucket}, gcs: right{"storage.buckets.get", ProfileArchive, onBucket}},
+	{op: opList, does: "list archives", s3: right{"s3:ListBucket", ProfileArchive, onListing}, gcs: right{"storage.objects.list", ProfileArchive, onBucket}},
+	{op: opListVersions, does: "list those that later versions or delete markers hide", s3: right{"s3:ListBucketVersions", ProfileArchive, onListing}, gcs: right{"storage.objects.list", ProfileArchive, onBucket}},
+	{op: opRead, does: "read them", s3: right{"s3:GetObject", ProfileArchive, onObjects}, gcs: right{"storage.objects.get", ProfileArchive, onObjects}},
+	{op: opReadVersion, does: "read the version that was archived", s3: right{"s3:GetObjectVersion", ProfileArchive, onObjects}, gcs: right{"storage.objects.get", ProfileArchive, onObjects}},
+	{op: opReadLock, does: "read back locks", when: Policy.locks, s3: right{"s3:GetObjectRetention", ProfileArchive, onObjects}, gcs: right{"storage.objects.get", ProfileArchive, onObjects}},
+	{op: opReadHold, does: "read back legal holds", when: Policy.holds, s3: right{"s3:GetObjectLegalHold", ProfileArchive, onObjects}, gcs: right{"storage.objects.get", ProfileArchive, onObjects}},
+	{op: opReadHold, does: "see legal holds", s3: right{"s3:GetObjectLegalHold", ProfileFull, onObjects}, gcs: right{"storage.objects.get", ProfileArchive, onObjects}},
+	{op: opReadTags, does: "read back tags", when: Policy.marks, s3: right{"s3:GetObjectTagging", ProfileArchive, onObjects}},
+	{op: opReadTagsOf, does: "read back the tags of a version", when: Policy.marks, s3: right{"s3:GetObjectVersionTagging", ProfileArchive, onObjects}},
+	{op: opThaw, does: "thaw dumps in cold classes", when: Policy.coldens, s3: right{"s3:RestoreObject", ProfileArchive, onObjects}},
+
+	{op: opDelete, does: "delete, where the bucket keeps no versions", s3: right{"s3:DeleteObject", ProfileFull, onObjects}, gcs: right{"storage.objects.delete", ProfileFull, onObjects}},
+	{op: opDeleteVersion, does: "delete versions and delete markers that nothing locks", s3: right{"s3:DeleteObjectVersion", ProfileFull, onObjects}, gcs: right{"storage.objects.delete", ProfileFull, onObjects}},
+	{op: opListUploads, does: "find the uploads of runs that were killed", s3: right{"s3:ListBucketMultipartUploads", ProfileFull, onBucket}},
+	{op: opListParts, does: "see how old and large they are", s3: right{"s3:ListMultipartUploadParts", ProfileFull, onObjects}},
+	{op: opReadRules, does: "read lifecycle rules", s3: right{"s3:GetLifecycleConfiguration", ProfileFull, onBucket}, gcs: right{"storage.buckets.get", ProfileFull, onBucket}},
+	{op: opWriteRules, does: "write lifecycle rules", untried: true, s3: right{"s3:PutLifecycleConfiguration", ProfileFull, onBucket}, gcs: right{"storage.buckets.update", ProfileFull, onBucket}},
+}
+
+func (p Policy) locks() bool { return p.Lock != storage.LockNone }
+func (p Policy) holds() bool { return p.LegalHold }
+func (p Policy) marks() bool { return !p.IsZero() }
+func (p Policy) hasKey() bool {
+	return p.Encryption.Mode == storage.EncryptionKMS && p.Encryption.Key != ""
+}
+
+// coldens reports whether dumps come to lie in a class that is thawed first.
+func (p Policy) coldens() bool {
+	cold := func(class string) bool { return coldClasses[class] != nil }
+	return cold(p.StorageClass) || slices.ContainsFunc(p.Transitions, func(t Transition) bool { return cold(t.To) })
+}
+
+// of is the right that a place's store wants.
+func (n need) of(scheme string) right {
+	switch scheme {
+	case "s3":
+		return n.s3
+	case "gs":
+		return n.gcs
+	}
+	return right{}
+}
+
+// rightFor names what an operation needs, "" where the store has no right for it.
+func (p Place) rightFor(op operation) string {
+	for _, n := range needs {
+		if n.op == op {
+			return n.of(p.Scheme).name
+		}
+	}
+	return ""
+}
+
+// granted are the rights of a profile under a policy, each once, in the order
+// of the table.
+func (p Place) granted(profile Profile, policy Policy) []right {
+	var all []right
+	for _, n := range needs {
+		r := n.of(p.Scheme)
+		if r.name == "" || !profile.includes(r.from) || n.when != nil && !n.when(policy) ||
+			slices.ContainsFunc(all, func(has right) bool { return has.name == r.name }) {
+			continue
+		}
+		all = append(all, r)
+	}
+	return all
+}
+
+// lacking are those of a profile's rights that are among denied.
+func (p Place) lacking(profile Profile, policy Policy, denied map[string]bool) []string {
+	var lacks []string
+	for _, r := range p.granted(profile, policy) {
+		if denied[r.name] {
+			lacks = append(lacks, r.name)
+		}
+	}
+	return lacks
+}
+
+// resource is what a right is granted on, for people.
+func (p Place) resource(on scope) string {
+	switch on {
+	case onObjects:
+		return p.Scheme + "://" + p.Bucket + "/" + p.Prefix + "*"
+	case onKey:
+		return "the encryption key"
+	}
+	return p.Scheme + "://" + strings.TrimSuffix(p.Bucket, "/")
+}
+
+func indexOf(p Profile) int { return slices.Index(Profiles, p) }
