@@ -194,8 +194,11 @@ func (a *archive) print(rt *runtime, result *archiver.ArchiveResult) error {
 	t.row("dump", fmt.Sprintf("%s, %s", size(m.Objects.Dump.Size), contents(m.Totals)))
 	t.row("evidence", withReason(m.Evidence, m.EvidenceReason))
 	t.row("globals", m.Globals)
-	if kept := keptText(m.Kept); kept != "" {
+	kept := keptText(m.Kept)
+	if kept != "" {
 		wrapped(t, "kept", kept)
+	}
+	if kept != "" || m.ReadBack != archiver.ReadBackDone {
 		t.row("read back", m.ReadBack)
 	}
 	t.row("took", m.Finished.Sub(m.Started).Round(time.Second/10).String())

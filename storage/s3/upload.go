@@ -369,7 +369,8 @@ func (u *upload) revoke(ctx context.Context) (found bool, err error) {
 	if ctx.Err() != nil {
 		err = errNoAnswer // all that the end of our own context says
 	}
-	return found, &storage.UploadRemainsError{Key: u.key, Remedy: "`pgstow cleanup` removes it", Err: readable(err)}
+	why := &textError{text: readable(err).Error(), err: errors.Join(kindOf(err), err)}
+	return found, &storage.UploadRemainsError{Key: u.key, Remedy: "`pgstow cleanup` removes it", Err: why}
 }
 
 // abortUpload says whether the store still had the upload.

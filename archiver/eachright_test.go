@@ -1,0 +1,362 @@
+package archiver
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/pgstow/pgstow/dumper"
+	"github.com/pgstow/pgstow/internal/testenv"
+	"github.com/pgstow/pgstow/storage"
+)
+
+// user does with one bucket what the holder of credentials does.
+type user struct {
+	bucket storage.Bucket
+	conn   dumper.Conn
+	policy Policy
+}
+
+func (u user) archive(require bool) func(context.Context) error {
+	return func(ctx context.Context) error {
+		_, err := Archive(ctx, ArchiveOptions{Bucket: u.bucket, Conn: u.conn, Name: "orders", Policy: u.policy, RequireReadBack: require, NoGlobals: true})
+		return err
+	}
+}
+
+// restore lists, shows and reads back the newest archive.
+func (u user) restore(ctx context.Context) error {
+	all, err := List(ctx, u.bucket, ListOptions{})
+	if err != nil || len(all) == 0 {
+		return errors.Join(err, errors.New("nothing is listed"))
+	}
+	ref := all[len(all)-1].ID
+	if _, err := Show(ctx, u.bucket, ref, ""); err != nil {
+		return err
+	}
+	_, err = Restore(ctx, RestoreOptions{Bucket: u.bucket, Ref: ref, Output: new(discard)})
+	return err
+}
+
+type discard struct{}
+
+func (*discard) Write(p []byte) (int, error) { return len(p), nil }
+
+// giveUp leaves an upload that was begun, as a run does that fails.
+func (u user) giveUp(ctx context.Context, meanwhile func()) error {
+	_, err := u.bucket.Put(ctx, "default/x/20261122T141500Z-"+newID()+"/"+DumpName, givenUp{meanwhile}, storage.PutOptions{})
+	if errors.Is(err, storage.ErrUploadRemains) {
+		return storage.ErrUploadRemains
+	}
+	return nil
+}
+
+func (u user) cleanup(ctx context.Context) (err error) {
+	return errors.Join(u.giveUp(ctx, func() { _, err = Cleanup(ctx, CleanupOptions{Bucket: u.bucket, DryRun: true}) }), err)
+}
+
+func (u user) list(versions bool) func(context.Context) error {
+	return func(ctx context.Context) error {
+		for _, err := range u.bucket.List(ctx, storage.ListOptions{Versions: versions}) {
+			return err
+		}
+		return nil
+	}
+}
+
+func (u user) probed(context.Context) error {
+	if len(u.bucket.Capabilities().Unprobed) > 0 {
+		return storage.ErrPermission
+	}
+	return nil
+}
+
+// once writes an object that nothing keeps and does something with it.
+func (u user) once(do func(ctx context.Context, o storage.Object) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		o, err := storage.PutBytes(ctx, u.bucket, "other/"+newID(), []byte("x"), storage.PutOptions{})
+		if err != nil {
+			return err
+		}
+		return do(ctx, o)
+	}
+}
+
+// uses is what fails without a right.
+func (u user) uses() map[string]func(context.Context) error {
+	remove := u.once(func(ctx context.Context, o storage.Object) error { return u.bucket.Delete(ctx, o.Key, o.Version) })
+	return map[string]func(context.Context) error{
+		"s3:PutObject":            u.archive(false),
+		"s3:PutObjectRetention":   u.archive(false),
+		"s3:PutObjectLegalHold":   u.archive(false),
+		"s3:PutObjectTagging":     u.archive(false),
+		"s3:AbortMultipartUpload": func(ctx context.Context) error { return u.giveUp(ctx, nil) },
+
+		"s3:GetObject": u.once(func(ctx context.Context, o storage.Object) error {
+			_, err := u.bucket.Stat(ctx, o.Key, "")
+			return err
+		}),
+		"s3:GetObjectVersion":                 u.archive(true),
+		"s3:GetObjectRetention":               u.archive(true),
+		"s3:GetObjectLegalHold":               u.archive(true),
+		"s3:GetObjectTagging":                 u.archive(true),
+		"s3:GetObjectVersionTagging":          u.archive(true),
+		"s3:ListBucket":                       u.list(false),
+		"s3:ListBucketVersions":               u.list(true),
+		"s3:GetBucketVersioning":              u.probed,
+		"s3:GetBucketObjectLockConfiguration": u.probed,
+		"s3:DeleteObject":                     remove,
+		"s3:DeleteObjectVersion":              remove,
+		"s3:ListBucketMultipartUploads":       u.cleanup,
+		"s3:ListMultipartUploadParts":         u.cleanup,
+		"s3:GetLifecycleConfiguration":        nil,
+		"s3:PutLifecycleConfiguration":        nil,
+	}
+}
+
+// does is what a profile is for.
+func (u user) does(ctx context.Context, p Profile) error {
+	all := []func(context.Context) error{u.archive(p != ProfileVault)}
+	if p != ProfileVault {
+		all = append(all, u.restore)
+	}
+	if p == ProfileFull {
+		all = append(all, u.cleanup, u.uses()["s3:DeleteObjectVersion"], u.once(u.keep))
+	}
+	for _, do := range all {
+		if err := do(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (u user) keep(ctx context.Context, o storage.Object) error {
+	until := time.Now().Add(time.Minute).Truncate(time.Second)
+	return errors.Join(
+		storage.SetRetention(ctx, u.bucket, o.Key, o.Version, storage.Retention{Mode: u.policy.Lock, Until: until}),
+		storage.SetLegalHold(ctx, u.bucket, o.Key, o.Version, true),
+		storage.SetLegalHold(ctx, u.bucket, o.Key, o.Version, false))
+}
+
+// exceptions to "without any one right it fails, and doctor names that right".
+type exceptions struct {
+	ignored map[string]string // taking it away changes nothing, and why
+	named   map[string]string // doctor names another one
+}
+
+const (
+	oneRight = "MinIO has one right for an object and its versions"
+	untried  = "doctor does not change the bucket's rules; `pgstow lifecycle` names it"
+)
+
+var minioExceptions = exceptions{
+	ignored: map[string]string{
+		"s3:PutObjectTagging":          "MinIO asks for it when tags are changed, not in the creating request",
+		"s3:GetObject":                 oneRight,
+		"s3:GetObjectVersion":          oneRight,
+		"s3:GetObjectVersionTagging":   oneRight,
+		"s3:DeleteObjectVersion":       oneRight,
+		"s3:ListBucketVersions":        "to MinIO it is the same as s3:ListBucket",
+		"s3:GetLifecycleConfiguration": untried,
+		"s3:PutLifecycleConfiguration": untried,
+	},
+	named: map[string]string{
+		"s3:GetObjectTagging": "s3:GetObjectVersionTagging",
+		"s3:DeleteObject":     "s3:DeleteObjectVersion",
+	},
+}
+
+var awsExceptions = exceptions{ignored: map[string]string{
+	"s3:DeleteObject":              "a bucket with versions has s3:DeleteObjectVersion",
+	"s3:GetObjectTagging":          "a bucket with versions has s3:GetObjectVersionTagging",
+	"s3:GetLifecycleConfiguration": untried,
+	"s3:PutLifecycleConfiguration": untried,
+}}
+
+// examine is what Doctor says of a door: the rights that are missing, the
+// profile, and why an archive would fail.
+func (d door) examine(t testing.TB, place Place, policy Policy) (missing map[string]bool, fits Profile, failed error) {
+	missing = map[string]bool{}
+	open := func(context.Context) (storage.Bucket, error) { return d.open(t, place.Bucket, place.Prefix), nil }
+	for _, check := range Doctor(t.Context(), DoctorOptions{OpenBucket: open, Place: place, Policy: policy}) {
+		if check.Right != "" {
+			missing[check.Right] = true
+		}
+		fits = cmp.Or(fits, check.Profile)
+		failed = errors.Join(failed, check.Err)
+	}
+	return missing, fits, failed
+}
+
+// The printed policy is enough for its profile, doctor says so, and without
+// any one of its rights that fails which doctor says.
+func TestEachRightCounts(t *testing.T) {
+	pg := testenv.Postgres(t)
+	db := pg.CreateDatabase(t)
+	pg.Exec(t, db, `CREATE TABLE x (id int); INSERT INTO x VALUES (1)`)
+	policy := Policy{Name: "sox", Keep: Period{Days: 1}, Lock: storage.Governance, LegalHold: true, Tags: map[string]string{"owner": "finance"}}
+	const prefix = "team/pg/"
+	for name, c := range map[string]struct {
+		door door
+		but  exceptions
+	}{
+		"MinIO": {minioDoor(t), minioExceptions},
+		"AWS":   {awsDoor(t), awsExceptions},
+	} {
+		for _, profile := range Profiles {
+			t.Run(name+" "+string(profile), func(t *testing.T) {
+				bucket := testenv.MinIO(t).NewBucket(t, testenv.BucketOptions{ObjectLock: true})
+				place := Place{Scheme: "s3", Bucket: bucket, Prefix: prefix, PlainHTTP: true}
+				enough := printed(t, RightsOptions{Profile: profile, Place: place, Policy: policy})
+				enter := func(p iamPolicy) user {
+					c.door.allow(t, p)
+					return user{bucket: c.door.open(t, bucket, prefix), conn: connTo(t, pg, db), policy: policy}
+				}
+				u := enter(enough)
+				if err := u.does(t.Context(), profile); err != nil {
+					t.Errorf("%s is not enough: %v", profile, err)
+				}
+				larger, fits, failed := c.door.examine(t, place, policy)
+				if fits != profile || failed != nil {
+					t.Fatalf("doctor says %q, %v, missing %v", fits, failed, slices.Collect(maps.Keys(larger)))
+				}
+				for _, action := range enough.actions("Allow") {
+					u := enter(enough.without(action))
+					use, known := u.uses()[action]
+					if !known {
+						t.Errorf("%s: nothing uses it", action)
+						continue
+					}
+					missing, fits, _ := c.door.examine(t, place, policy)
+					var used error
+					if use != nil {
+						used = use(t.Context())
+					}
+					if why, ignored := c.but.ignored[action]; ignored {
+						if used != nil || fits != profile || !maps.Equal(missing, larger) {
+							t.Errorf("%s counts after all (%s): %v, missing %v", action, why, used, missing)
+						}
+						continue
+					}
+					if !errors.Is(used, storage.ErrPermission) && !errors.Is(used, storage.ErrUploadRemains) {
+						t.Errorf("%s: what uses it ends with %v", action, used)
+					}
+					want := action
+					if other := c.but.named[action]; other != "" {
+						want = other
+					}
+					if !missing[want] || fits == profile {
+						t.Errorf("%s: doctor names %v and says %q", action, missing, fits)
+					}
+					for other := range missing {
+						if other != want && !larger[other] {
+							t.Errorf("%s: doctor names %s too", action, other)
+						}
+					}
+				}
+			})
+		}
+	}
+}
+
+// In a bucket without versions other rights count.
+func TestRightsWithoutVersions(t *testing.T) {
+	d := awsDoor(t)
+	place := Place{Scheme: "s3", Bucket: testenv.MinIO(t).NewBucket(t, testenv.BucketOptions{}), Prefix: "pg/", PlainHTTP: true}
+	policy := Policy{Name: "dev", Keep: Period{Days: 30}}
+	enough := printed(t, RightsOptions{Profile: ProfileFull, Place: place, Policy: policy})
+	for _, action := range []string{"", "s3:DeleteObject", "s3:GetObjectTagging", "s3:GetObject"} {
+		d.allow(t, enough.without(action))
+		missing, fits, failed := d.examine(t, place, policy)
+		if failed != nil || action == "" && (fits != ProfileFull || len(missing) > 0) ||
+			action != "" && (fits == ProfileFull || len(missing) != 1 || !missing[action]) {
+			t.Errorf("without %q doctor names %v and says %q, %v", action, missing, fits, failed)
+		}
+	}
+}
+
+// What a thief of the vault's credentials tries.
+func TestVaultLocksNoCentury(t *testing.T) {
+	const prefix = "pg/"
+	policy := Policy{Name: "sox", Keep: Period{Days: 1}, Lock: storage.Governance}
+	century := time.Now().AddDate(100, 0, 0).Truncate(time.Second)
+	for name, c := range map[string]struct {
+		door    door
+		created error // what becomes of an object that is created with such a lock
+	}{
+		// MinIO tells policies how long a lock is only when one is set on an
+		// object that exists.
+		"MinIO": {minioDoor(t), nil},
+		"AWS":   {awsDoor(t), storage.ErrPermission},
+	} {
+		t.Run(name, func(t *testing.T) {
+			bucket := testenv.MinIO(t).NewBucket(t, testenv.BucketOptions{ObjectLock: true})
+			place := Place{Scheme: "s3", Bucket: bucket, Prefix: prefix, PlainHTTP: true}
+			c.door.allow(t, printed(t, RightsOptions{Profile: ProfileVault, Place: place, Policy: policy}))
+			b := c.door.open(t, bucket, prefix)
+			put := func(r storage.Retention) (storage.Object, error) {
+				return storage.PutBytes(t.Context(), b, "sox/"+newID(), []byte("x"), storage.PutOptions{Retention: r})
+			}
+			if _, err := put(storage.Retention{Mode: storage.Governance, Until: century}); !errors.Is(err, c.created) {
+				t.Errorf("created for a century: %v", err)
+			}
+			if _, err := put(storage.Retention{Mode: storage.Compliance, Until: time.Now().Add(time.Hour)}); !errors.Is(err, storage.ErrPermission) {
+				t.Errorf("created in a mode that the policy has not: %v", err)
+			}
+			o, err := put(storage.Retention{Mode: storage.Governance, Until: time.Now().Add(time.Hour)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if name == "MinIO" {
+				err = storage.SetRetention(t.Context(), b, o.Key, o.Version, storage.Retention{Mode: storage.Governance, Until: century})
+				if !errors.Is(err, storage.ErrPermission) {
+					t.Errorf("extended to a century: %v", err)
+				}
+				err = storage.SetRetention(t.Context(), b, o.Key, o.Version, storage.Retention{Mode: storage.Governance, Until: time.Now().AddDate(0, 0, 2)})
+				if err != nil {
+					t.Errorf("extended as the policy allows: %v", err)
+				}
+			}
+			for what, err := range map[string]error{
+				"deleted": b.Delete(t.Context(), o.Key, o.Version), "hidden": b.Delete(t.Context(), o.Key, ""),
+			} {
+				if !errors.Is(err, storage.ErrPermission) && !errors.Is(err, storage.ErrLocked) {
+					t.Errorf("%s: %v", what, err)
+				}
+			}
+		})
+	}
+}
+
+// A policy is good for its prefix, and where the endpoint has TLS for nothing
+// without.
+func TestPolicyStaysInItsPrefix(t *testing.T) {
+	d := minioDoor(t)
+	bucket := testenv.MinIO(t).NewBucket(t, testenv.BucketOptions{})
+	opts := RightsOptions{Profile: ProfileFull, Place: Place{Scheme: "s3", Bucket: bucket, Prefix: "ours/", PlainHTTP: true}}
+	try := func(prefix string) error {
+		b := d.open(t, bucket, prefix)
+		_, put := storage.PutBytes(t.Context(), b, newID(), []byte("x"), storage.PutOptions{})
+		u := user{bucket: b}
+		return errors.Join(put, u.list(false)(t.Context()))
+	}
+	d.allow(t, printed(t, opts))
+	if err := try("ours/"); err != nil {
+		t.Errorf("in the prefix: %v", err)
+	}
+	for _, prefix := range []string{"theirs/", "our/", "x/ours/", ""} {
+		if err := try(prefix); !errors.Is(err, storage.ErrPermission) {
+			t.Errorf("in %q: %v", prefix, err)
+		}
+	}
+	opts.Place.PlainHTTP = false
+	d.allow(t, printed(t, opts))
+	if err := try("ours/"); !errors.Is(err, storage.ErrPermission) {
+		t.Errorf("without TLS: %v", err)
+	}
+}
