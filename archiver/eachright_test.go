@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"maps"
 	"slices"
 	"testing"
@@ -125,7 +126,7 @@ func (u user) does(ctx context.Context, p Profile) error {
 		all = append(all, u.restore)
 	}
 	if p == ProfileFull {
-		all = append(all, u.cleanup, u.uses()["s3:DeleteObjectVersion"], u.once(u.keep))
+		all = append(all, u.cleanup, u.uses()["s3:DeleteObjectVersion"], u.keep)
 	}
 	for _, do := range all {
 		if err := do(ctx); err != nil {
@@ -135,12 +136,23 @@ func (u user) does(ctx context.Context, p Profile) error {
 	return nil
 }
 
-func (u user) keep(ctx context.Context, o storage.Object) error {
-	until := time.Now().Add(time.Minute).Truncate(time.Second)
-	return errors.Join(
-		storage.SetRetention(ctx, u.bucket, o.Key, o.Version, storage.Retention{Mode: u.policy.Lock, Until: until}),
-		storage.SetLegalHold(ctx, u.bucket, o.Key, o.Version, true),
-		storage.SetLegalHold(ctx, u.bucket, o.Key, o.Version, false))
+// keep does what is done with an archive later.
+func (u user) keep(ctx context.Context) error {
+	all, err := List(ctx, u.bucket, ListOptions{})
+	if err != nil {
+		return err
+	}
+	last := all[len(all)-1]
+	_, retain := Retain(ctx, RetainOptions{Bucket: u.bucket, Ref: last.ID, Keep: Period{Days: 3}})
+	_, release := Hold(ctx, HoldOptions{Bucket: u.bucket, Ref: last.ID, Release: true, Reason: "over", By: "test"})
+	_, hold := Hold(ctx, HoldOptions{Bucket: u.bucket, Ref: last.ID, Reason: "again", By: "test"})
+	_, expire := Expire(ctx, ExpireOptions{Bucket: u.bucket, Yes: true, By: "test"})
+	hide := u.bucket.Delete(ctx, last.Key+ManifestName, "")
+	res, undelete := Undelete(ctx, UndeleteOptions{Bucket: u.bucket, Ref: last.ID, Yes: true})
+	if undelete == nil && (len(res.Versions) != 1 || res.Versions[0].Action != UndeleteRemoved) {
+		undelete = fmt.Errorf("undeleted: %+v", res)
+	}
+	return errors.Join(retain, release, hold, expire, hide, undelete)
 }
 
 // exceptions to "without any one right it fails, and doctor names that right".
