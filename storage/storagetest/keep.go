@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/pgstow/pgstow/storage"
@@ -212,18 +213,29 @@ func noThawNeeded(c *suite) {
 // deleteBatch: more than a store's batch, odd keys, versions that are not there;
 // one error each, and nothing else is touched.
 func deleteBatch(c *suite) {
-	var keys []storage.VersionKey
-	add := func(key string) {
-		o, err := storage.PutBytes(c.ctx, c.bucket, key, []byte("x"), storage.PutOptions{})
-		if err != nil {
-			c.Fatalf("PutBytes %q: %v", key, err)
+	keys := make([]storage.VersionKey, c.h.Many+1)
+	var all sync.WaitGroup
+	next := make(chan int)
+	for range 16 {
+		all.Go(func() {
+			for i := range next {
+				o, err := storage.PutBytes(c.ctx, c.bucket, keys[i].Key, []byte("x"), storage.PutOptions{})
+				if err != nil {
+					c.Errorf("PutBytes %q: %v", keys[i].Key, err)
+				}
+				keys[i].Version = o.Version
+			}
+		})
+	}
+	for i := range keys {
+		keys[i].Key = fmt.Sprintf("batch/%04d", i)
+		if i == c.h.Many {
+			keys[i].Key = "batch/a b+c&d<e>\"ü%20"
 		}
-		keys = append(keys, storage.VersionKey{Key: key, Version: o.Version})
+		next <- i
 	}
-	for i := range c.h.Many {
-		add(fmt.Sprintf("batch/%04d", i))
-	}
-	add("batch/a b+c&d<e>\"ü%20")
+	close(next)
+	all.Wait()
 	c.put("batched", 10, storage.PutOptions{})
 	asked := append(slices.Clone(keys), storage.VersionKey{Key: "batch/nowhere"}, storage.VersionKey{Key: "batch//bad"}, keys[0])
 	errs := storage.DeleteVersions(c.ctx, c.bucket, asked)
