@@ -73,16 +73,6 @@ func (b *bench) discard(ctx context.Context, dump []string) (sample, error) {
 	return b.pipeline(ctx, nil, dump)
 }
 
-// measureText finds the size of the data set's COPY text.
-func (b *bench) measureText(ctx context.Context) error {
-	var out strings.Builder
-	_, err := b.pipeline(ctx, &out, []string{b.tools["pg_dump"], "-Fc", "-Z0"}, []string{"wc", "-c"})
-	if err == nil {
-		_, err = fmt.Sscan(out.String(), &b.rawBytes)
-	}
-	return err
-}
-
 func (b *bench) mcPipe(key string) []string {
 	return []string{b.tools["mc"], "--quiet", "pipe", "store/" + bucket + "/" + key}
 }
@@ -117,16 +107,7 @@ func (b *bench) archive(compress string, args ...string) func(context.Context) (
 		if err != nil {
 			return s, err
 		}
-		var result struct {
-			Manifest struct {
-				Evidence string `json:"evidence"`
-				Objects  struct {
-					Dump struct {
-						Size int64 `json:"size"`
-					} `json:"dump"`
-				} `json:"objects"`
-			} `json:"manifest"`
-		}
+		var result stored
 		if err := json.Unmarshal([]byte(out.String()), &result); err != nil {
 			return s, err
 		}

@@ -87,7 +87,7 @@ func write(dir string, r *result) error {
 // one. The first, which is not counted, fills the caches.
 func (b *bench) measure(ctx context.Context, measures []measure) (*result, error) {
 	r := &result{Started: time.Now().UTC(), Machine: describeMachine(), Versions: b.versions(ctx), Rounds: b.rounds, Small: b.small,
-		RawBytes: b.rawBytes, Missing: b.missing}
+		RawBytes: b.restored.Manifest.Totals.RawBytes, Missing: b.missing}
 	runs := make(map[string][]sample)
 	fmt.Fprintln(os.Stderr, "warming up")
 	if _, err := measures[0].run(ctx); err != nil {
@@ -112,7 +112,7 @@ func (b *bench) measure(ctx context.Context, measures []measure) (*result, error
 	for _, m := range measures {
 		r.Measures = append(r.Measures, summarise(m, runs[m.name]))
 	}
-	r.Ratios = ratios(r.Measures, b.rawBytes)
+	r.Ratios = ratios(r.Measures, b.restored)
 	r.Finished = time.Now().UTC()
 	return r, nil
 }

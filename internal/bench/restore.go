@@ -21,18 +21,47 @@ const (
 	restoreTarget = "restored"
 )
 
-// stored is the archive to restore.
+// oneTable is the table of 1 MB.
+const oneTable = "small"
+
+// stored is an archive.
 type stored struct {
 	Manifest struct {
-		ID      string `json:"id"`
+		ID       string `json:"id"`
+		Evidence string `json:"evidence"`
+		Totals   struct {
+			RawBytes int64 `json:"raw_bytes"`
+		} `json:"totals"`
 		Objects struct {
 			Dump struct {
 				Key  string `json:"key"`
 				Size int64  `json:"size"`
+				Head struct {
+					Length int64 `json:"length"`
+				} `json:"head"`
 			} `json:"dump"`
 		} `json:"objects"`
 	} `json:"manifest"`
+	Index struct {
+		Blocks []struct {
+			Name     string `json:"name"`
+			Length   int64  `json:"length"`
+			RawBytes int64  `json:"raw_bytes"`
+		} `json:"blocks"`
+	} `json:"index"` // show has it
+
 	file string // a copy on disk
+}
+
+// needed is what a restore of the table of 1 MB cannot do without: its block and the head.
+func (a *stored) needed() int64 {
+	n := a.Manifest.Objects.Dump.Head.Length
+	for _, b := range a.Index.Blocks {
+		if b.Name == oneTable {
+			n += b.Length
+		}
+	}
+	return n
 }
 
 // restores are the measures of restoring.
@@ -48,30 +77,35 @@ func (b *bench) restores() []measure {
 		{restoreLocal, b.restore(func(a *stored) [][]string {
 			return [][]string{{b.tools["pg_restore"], "--exit-on-error", "--jobs=2", "--dbname", restoreTarget, a.file}}
 		})},
-		{restoreJobs, b.restore(b.pgstowRestore("--jobs", "2"))},
-		{restoreOne, b.restore(b.pgstowRestore("--jobs", "1"))},
-		{restoreTable, b.restore(b.pgstowRestore("--table", "public.pgbench_tellers"))},
+		{restoreJobs, b.restore(b.pgstowRestore(b.s3.Endpoint, "--jobs", "2"))},
+		{restoreOne, b.restore(b.pgstowRestore(b.s3.Endpoint, "--jobs", "1"))},
+		{restoreTable, b.restoreTable},
 	}
 }
 
-func (b *bench) pgstowRestore(args ...string) func(*stored) [][]string {
+func (b *bench) pgstowRestore(endpoint string, args ...string) func(*stored) [][]string {
 	return func(a *stored) [][]string {
-		return [][]string{append([]string{b.pgstow, "restore", a.Manifest.ID, "--bucket", server.S3URL(restoreBucket, "pg/", b.s3.Endpoint, b.s3.Region),
+		return [][]string{append([]string{b.pgstow, "restore", a.Manifest.ID, "--bucket", server.S3URL(restoreBucket, "pg/", endpoint, b.s3.Region),
 			"--db", "dbname=" + restoreTarget, "--progress", "none", "--json"}, args...)}
 	}
+}
+
+// restoreTable counts every byte that comes from the store, manifest, index and HTTP
+// included.
+func (b *bench) restoreTable(ctx context.Context) (sample, error) {
+	counter, err := countReads(b.s3.Endpoint)
+	if err != nil {
+		return sample{}, err
+	}
+	s, err := b.restore(b.pgstowRestore(counter.endpoint(), "--table", "public."+oneTable))(ctx)
+	s.Stored = counter.close()
+	return s, err
 }
 
 // restore restores into a database of its own each time; that it is made, and
 // that caches are written out before, is not part of the measure.
 func (b *bench) restore(commands func(*stored) [][]string) func(context.Context) (sample, error) {
 	return func(ctx context.Context) (sample, error) {
-		if b.restored == nil {
-			a, err := b.archiveToRestore(ctx)
-			if err != nil {
-				return sample{}, err
-			}
-			b.restored = a
-		}
 		for _, sql := range []string{"DROP DATABASE IF EXISTS " + restoreTarget, "CREATE DATABASE " + restoreTarget + " TEMPLATE template0", "CHECKPOINT"} {
 			if err := b.pg.Exec(ctx, "postgres", sql); err != nil {
 				return sample{}, err
@@ -102,10 +136,16 @@ func (b *bench) archiveToRestore(ctx context.Context) (*stored, error) {
 	a := &stored{file: filepath.Join(b.home.Dir(), "restore.dump")}
 	raw, err := b.output(ctx, b.pgstow, "archive", "--db", "dbname="+database, "--bucket", server.S3URL(restoreBucket, "pg/", b.s3.Endpoint, b.s3.Region),
 		"--name", "bench", "--compress", "gzip:6", "--progress", "none", "--json")
-	if err != nil {
-		return nil, err
+	if err == nil {
+		err = json.Unmarshal([]byte(raw), a)
 	}
-	if err := json.Unmarshal([]byte(raw), a); err != nil {
+	if err == nil {
+		raw, err = b.output(ctx, b.pgstow, "show", a.Manifest.ID, "--bucket", server.S3URL(restoreBucket, "pg/", b.s3.Endpoint, b.s3.Region), "--json")
+	}
+	if err == nil {
+		err = json.Unmarshal([]byte(raw), a)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("archive to restore: %w", err)
 	}
 	_, err = b.output(ctx, b.tools["mc"], "--quiet", "cp", "store/"+restoreBucket+"/pg/"+a.Manifest.Objects.Dump.Key, a.file)

@@ -25,9 +25,8 @@ type bench struct {
 	s3       *server.S3
 	tools    map[string]string // path of each program that is there
 	missing  []string
-	rawBytes int64 // COPY text of the data set
 	objects  int
-	restored *stored // what the measures of restoring share
+	restored *stored // an archive of the data set, which the measures of restoring share
 }
 
 const (
@@ -79,7 +78,11 @@ func (b *bench) startServers(ctx context.Context) (err error) {
 	if err := b.configurePeers(); err != nil {
 		return err
 	}
-	return b.load(ctx)
+	if err := b.load(ctx); err != nil {
+		return err
+	}
+	b.restored, err = b.archiveToRestore(ctx)
+	return err
 }
 
 // configurePeers tells mc and rclone where the store is.
@@ -137,7 +140,10 @@ func (b *bench) output(ctx context.Context, name string, args ...string) (string
 // versions of everything that takes part.
 func (b *bench) versions(ctx context.Context) map[string]string {
 	v := make(map[string]string)
-	paths := map[string]string{"pgstow": b.pgstow}
+	paths := map[string]string{"pgstow": b.pgstow, "PostgreSQL": filepath.Join(b.pg.BinDir, "postgres")}
+	if path, err := server.Find("minio"); err == nil {
+		paths["MinIO"] = path
+	}
 	for name, path := range b.tools {
 		paths[name] = path
 	}
