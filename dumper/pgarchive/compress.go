@@ -3,7 +3,6 @@ package pgarchive
 import (
 	"bytes"
 	"fmt"
-	"hash/adler32"
 	"hash/crc32"
 	"io"
 
@@ -104,46 +103,6 @@ type storer struct{}
 
 func (storer) encode(s *segment) error {
 	s.body = s.data()
-	return nil
-}
-
-// zlibHeader says deflate, a window of 32 KiB, no preset dictionary.
-var zlibHeader = []byte{0x78, 0x9c}
-
-// lastStored is an empty stored block that says it is the last one: behind a sync flush it
-// ends the deflate stream.
-var lastStored = []byte{0x01, 0x00, 0x00, 0xff, 0xff}
-
-// deflater makes of each segment a stretch of one deflate stream. It begins with the end of
-// the segment before as its dictionary, which the inflater's window holds at that point, and
-// ends with a sync flush, so that the next may begin on a byte. A second stream instead
-// would make pg_restore hang for ever.
-type deflater struct {
-	w   *flate.Writer
-	out appender
-}
-
-func newDeflater(level int) (*deflater, error) {
-	w, err := flate.NewWriter(io.Discard, level)
-	return &deflater{w: w}, err
-}
-
-func (d *deflater) encode(s *segment) error {
-	d.out.b = s.out[:0]
-	if s.first {
-		d.out.b = append(d.out.b, zlibHeader...)
-	}
-	s.adler = adler32.Checksum(s.data())
-	if len(s.data()) > 0 {
-		d.w.ResetDict(&d.out, s.buf[:s.dict])
-		if _, err := d.w.Write(s.data()); err != nil {
-			return err
-		}
-		if err := d.w.Flush(); err != nil {
-			return err
-		}
-	}
-	s.out, s.body = d.out.b, d.out.b
 	return nil
 }
 

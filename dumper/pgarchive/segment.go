@@ -49,6 +49,7 @@ type segment struct {
 	text               int // of a COPY: bytes of data before the end mark
 	wholeFrom, wholeTo int // of text: whole rows
 	crc                uint32
+	trial, verdict     *trial // of the deflater, nil for most and for the first
 
 	// By the worker.
 	out    []byte // reused
@@ -186,6 +187,7 @@ type cutter struct {
 	begins bool // the next segment begins a block
 	midRow bool // the next segment of the stream begins inside a row
 	raw    int64
+	trials trials
 }
 
 // close ends the pipeline behind the segments that are in it.
@@ -213,7 +215,8 @@ func (c *cutter) begin(st stream) bool {
 	}
 	s.start(st, 0)
 	s.begins, s.first = c.begins, true
-	c.begins, c.midRow, c.raw = false, false, 0
+	c.begins, c.midRow, c.raw, c.trials = false, false, 0, trials{}
+	c.trials.assign(s)
 	c.cur = s
 	return true
 }
@@ -251,6 +254,7 @@ func (c *cutter) cut() bool {
 	s := c.cur
 	data := s.data()
 	next.start(s.stream, c.dict)
+	c.trials.assign(next)
 	copy(next.buf, data[segmentSize-c.dict:segmentSize])
 	next.buf = append(next.buf, data[segmentSize:]...)
 	s.buf = s.buf[:s.dict+segmentSize]
