@@ -191,6 +191,9 @@ func sameAsTheServer(t *testing.T, witness *pgx.Conn, ix *Index) {
 	}
 }
 
+// sessionSettings are those of pg_dump.
+const sessionSettings = "SET timezone = 'UTC'; SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET extra_float_digits = 3; SET search_path = ''; SET row_security = off"
+
 // joinSnapshot gives the session the snapshot that the archive has exported:
 // the only one in the cluster.
 func joinSnapshot(t *testing.T, pg *testenv.Cluster, conn *pgx.Conn) {
@@ -200,7 +203,7 @@ func joinSnapshot(t *testing.T, pg *testenv.Cluster, conn *pgx.Conn) {
 		t.Fatalf("exported snapshots: %v, %v", exported, err)
 	}
 	for _, sql := range []string{
-		"SET timezone = 'UTC'; SET datestyle = 'ISO'; SET intervalstyle = 'postgres'; SET extra_float_digits = 3; SET search_path = ''",
+		sessionSettings,
 		"BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY",
 		"SET TRANSACTION SNAPSHOT '" + exported[0].Name() + "'",
 	} {

@@ -198,3 +198,14 @@ func TestVersionsEvidence(t *testing.T) {
 		})
 	}
 }
+
+// Every golden dump goes into a server of its own major and into every later one.
+func TestVersionsGoldenDumps(t *testing.T) {
+	for _, major := range testenv.Majors {
+		t.Run(strconv.Itoa(major), func(t *testing.T) {
+			t.Parallel()
+			g := newGoldenTarget(t, testenv.PostgresMajor(t, major))
+			eachGolden(t, major, func(t *testing.T, _ int, file string) { g.restores(t, file) })
+		})
+	}
+}
