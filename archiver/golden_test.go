@@ -17,13 +17,13 @@ import (
 	"github.com/pgstow/pgstow/storage/storagetest"
 )
 
-// goldens has dumps of one small database, sample.sql, as several majors wrote them.
-const goldens = "../dumper/pgarchive/testdata"
+// goldenDir has dumps of one small database, sample.sql, as several majors wrote them.
+const goldenDir = "../dumper/pgarchive/testdata"
 
 // eachGolden runs f for every golden dump of a major up to newest.
 func eachGolden(t *testing.T, newest int, f func(t *testing.T, major int, file string)) {
 	t.Helper()
-	files, err := filepath.Glob(filepath.Join(goldens, "*.dump"))
+	files, err := filepath.Glob(filepath.Join(goldenDir, "*.dump"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +66,7 @@ func newGoldenTarget(t *testing.T, pg *testenv.Cluster) goldenTarget {
 // Roles belong to the cluster: they may be there.
 func (g goldenTarget) load(t *testing.T, db string) {
 	t.Helper()
-	sql, err := os.ReadFile(filepath.Join(goldens, "sample.sql"))
+	sql, err := os.ReadFile(filepath.Join(goldenDir, "sample.sql"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -308,8 +308,8 @@ func (ix *Index) check(m *Manifest) error {
 		return integrity("it describes a dump without a head")
 	}
 	at, objects := d.Head.Length, 0
+	var content, rows int64
 	for i, b := range ix.Blocks {
-		objects += b.LargeObjects
 		if raw, err := hex.DecodeString(b.SHA256); err != nil || len(raw) != 32 {
 			return integrity("block %d: %q is no SHA-256", i, b.SHA256)
 		}
@@ -323,6 +323,14 @@ func (ix *Index) check(m *Manifest) error {
 			return integrity("block %d: %w", i, err)
 		}
 		at += b.Length
+		objects += b.LargeObjects
+		content += b.RawBytes
+		if b.Content != nil {
+			rows += b.Content.Rows
+		}
+		if objects < 0 || content < 0 || rows < 0 {
+			return integrity("the blocks up to %d hold more than can be", i)
+		}
 	}
 	if at != d.Size {
 		return integrity("its blocks end at %d, the dump at %d", at, d.Size)

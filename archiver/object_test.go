@@ -47,7 +47,7 @@ func goldens(t testing.TB) map[string][]byte {
 	t.Helper()
 	all := map[string][]byte{}
 	for _, pattern := range []string{"*.dump", "*.file"} {
-		files, err := filepath.Glob("../dumper/pgarchive/testdata/" + pattern)
+		files, err := filepath.Glob(filepath.Join(goldenDir, pattern))
 		if err != nil || len(files) < 4 {
 			t.Fatal(files, err)
 		}
