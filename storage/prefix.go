@@ -35,6 +35,7 @@ var (
 	_ CustomTimeSetter = (*prefixed)(nil)
 	_ Thawer           = (*prefixed)(nil)
 	_ BatchDeleter     = (*prefixed)(nil)
+	_ LifecycleManager = (*prefixed)(nil)
 )
 
 // full checks the relative key first, so that the message shows what the
@@ -174,6 +175,20 @@ func (p *prefixed) Thaw(ctx context.Context, key, version string, opts ThawOptio
 		return err
 	}
 	return p.relative(StartThaw(ctx, p.inner, full, version, opts))
+}
+
+func (p *prefixed) LifecycleFeatures() (LifecycleFeatures, bool) { return LifecycleFeaturesOf(p.inner) }
+
+// Lifecycle is that of the whole bucket, with the prefix beside it: its rules
+// are neither filtered nor rewritten.
+func (p *prefixed) Lifecycle(ctx context.Context) (Lifecycle, error) {
+	l, err := ReadLifecycle(ctx, p.inner)
+	l.Prefix += p.prefix
+	return l, err
+}
+
+func (p *prefixed) SetLifecycle(ctx context.Context, l Lifecycle) error {
+	return WriteLifecycle(ctx, p.inner, l)
 }
 
 // prefixedBody makes errors in mid-body relative too.

@@ -116,3 +116,35 @@ func TestPrefixedLongKeys(t *testing.T) {
 		t.Errorf("one byte too long: %v", err)
 	}
 }
+
+// The rules are the whole bucket's, however deep the prefix: it only stands
+// beside them.
+func TestPrefixedLifecycle(t *testing.T) {
+	features := storage.LifecycleFeatures{IDs: true, MaxRules: 3}
+	memory := storagetest.NewMemory(storagetest.MemoryOptions{Lifecycle: &features})
+	b := storage.Prefixed(storage.Prefixed(memory, "a/"), "b")
+	if f, ok := storage.LifecycleFeaturesOf(b); !ok || f.MaxRules != 3 {
+		t.Errorf("features %+v, %t", f, ok)
+	}
+	l, err := storage.ReadLifecycle(t.Context(), b)
+	if err != nil || l.Prefix != "a/b/" {
+		t.Fatalf("%+v, %v", l, err)
+	}
+	l.Rules = []storage.LifecycleRule{{ID: "x", Filter: storage.LifecycleFilter{Prefixes: []string{"elsewhere/"}}}}
+	if err := storage.WriteLifecycle(t.Context(), b, l); err != nil {
+		t.Fatal(err)
+	}
+	if l, err = memory.Lifecycle(t.Context()); err != nil || l.Prefix != "" || l.Rules[0].Filter.Prefixes[0] != "elsewhere/" {
+		t.Errorf("%+v, %v", l, err)
+	}
+	b = storage.Prefixed(plain{memory}, "a/")
+	if _, ok := storage.LifecycleFeaturesOf(b); ok {
+		t.Error("a bucket without rules has features of them")
+	}
+	if _, err := storage.ReadLifecycle(t.Context(), b); !errors.Is(err, errors.ErrUnsupported) {
+		t.Error(err)
+	}
+	if err := storage.WriteLifecycle(t.Context(), b, l); !errors.Is(err, errors.ErrUnsupported) {
+		t.Error(err)
+	}
+}

@@ -140,6 +140,7 @@ var (
 	_ storage.Bucket           = (*Bucket)(nil)
 	_ storage.RetentionSetter  = (*Bucket)(nil)
 	_ storage.CustomTimeSetter = (*Bucket)(nil)
+	_ storage.LifecycleManager = (*Bucket)(nil)
 )
 
 // Open connects to a bucket and reads its settings. When that is denied, the

@@ -88,7 +88,7 @@ func (s *strict) leftovers(testing.TB) []string {
 func (s *strict) harness() storagetest.Harness {
 	token := staticToken
 	return storagetest.Harness{
-		PartSize: testChunk, Checksum: "CRC32C", Metadata: true, StorageClass: "NEARLINE",
+		PartSize: testChunk, Checksum: "CRC32C", Metadata: true, StorageClass: "NEARLINE", Lifecycle: true,
 		Want: storage.Capabilities{
 			Versions: true, ObjectLock: true, LegalHold: true, Tags: true, StorageClass: true,
 			Encryption: true, CustomTime: true, MaxObject: maxObject,

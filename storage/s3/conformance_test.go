@@ -232,6 +232,7 @@ func TestConformance(t *testing.T) {
 				t.Run(kind, func(t *testing.T) {
 					h := harness(srv, opts, nil)
 					h.Quirks = quirks[name+"/"+kind]
+					h.Lifecycle = name == "minio"
 					storagetest.Run(t, h)
 				})
 			}

@@ -57,11 +57,12 @@ const (
 )
 
 var (
-	_ storage.Bucket          = (*Bucket)(nil)
-	_ storage.UploadSweeper   = (*Bucket)(nil)
-	_ storage.RetentionSetter = (*Bucket)(nil)
-	_ storage.Thawer          = (*Bucket)(nil)
-	_ storage.BatchDeleter    = (*Bucket)(nil)
+	_ storage.Bucket           = (*Bucket)(nil)
+	_ storage.UploadSweeper    = (*Bucket)(nil)
+	_ storage.RetentionSetter  = (*Bucket)(nil)
+	_ storage.Thawer           = (*Bucket)(nil)
+	_ storage.BatchDeleter     = (*Bucket)(nil)
+	_ storage.LifecycleManager = (*Bucket)(nil)
 )
 
 // Open connects to the bucket and probes what it can do, with the least rights:

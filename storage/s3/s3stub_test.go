@@ -81,6 +81,8 @@ func operation(r *http.Request) string {
 		return "GetBucketVersioning"
 	case q.Has("object-lock"):
 		return "GetObjectLockConfiguration"
+	case q.Has("lifecycle"):
+		return map[string]string{"GET": "GetBucketLifecycle", "PUT": "PutBucketLifecycle", "DELETE": "DeleteBucketLifecycle"}[r.Method]
 	case q.Has("uploads") && r.Method == http.MethodPost:
 		return "CreateMultipartUpload"
 	case q.Has("uploads"):

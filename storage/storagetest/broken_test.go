@@ -31,6 +31,8 @@ type broken struct {
 	sweep    func(context.Context, string) iter.Seq2[storage.Upload, error]
 	abort    func(context.Context, storage.Upload) error
 	leavings func() []string
+	rules    func(context.Context) (storage.Lifecycle, error)
+	setRules func(context.Context, storage.Lifecycle) error
 }
 
 func (b *broken) Put(ctx context.Context, key string, r io.Reader, opts storage.PutOptions) (storage.Object, error) {
@@ -131,11 +133,26 @@ func (b *broken) AbortUpload(ctx context.Context, u storage.Upload) error {
 	return b.Memory.AbortUpload(ctx, u)
 }
 
+func (b *broken) Lifecycle(ctx context.Context) (storage.Lifecycle, error) {
+	if b.rules != nil {
+		return b.rules(ctx)
+	}
+	return b.Memory.Lifecycle(ctx)
+}
+
+func (b *broken) SetLifecycle(ctx context.Context, l storage.Lifecycle) error {
+	if b.setRules != nil {
+		return b.setRules(ctx, l)
+	}
+	return b.Memory.SetLifecycle(ctx, l)
+}
+
 // mistake is one way to be broken and the cases that must notice it, each.
 type mistake struct {
 	name    string
 	noLock  bool // of a bucket without locks and versions
 	bare    bool // hidden by storage.Prefixed, which checks by itself
+	rules   bool // of a bucket with lifecycle rules
 	tune    func(h *Harness)
 	make    func(m *Memory, b *broken)
 	caughts []string
@@ -144,6 +161,9 @@ type mistake struct {
 // brokenHarness runs the suite on a mistake.
 func brokenHarness(x mistake) Harness {
 	opts := MemoryOptions{Versions: !x.noLock, Lock: !x.noLock, CustomTime: !x.noLock}
+	if x.rules {
+		opts.Lifecycle = &storage.LifecycleFeatures{IDs: true}
+	}
 	h := memoryHarness(opts)
 	opts.PartSize = h.PartSize
 	if x.tune != nil {

@@ -29,6 +29,8 @@ type MemoryOptions struct {
 	CustomTime bool
 	// DefaultRetention keeps objects that ask for no retention; needs Lock.
 	DefaultRetention storage.DefaultRetention
+	// Lifecycle is what lifecycle rules can say; nil is a store without.
+	Lifecycle *storage.LifecycleFeatures
 }
 
 // Memory is the reference bucket: the contract in memory, with every optional
@@ -44,6 +46,9 @@ type Memory struct {
 	cut     int64                     // bodies break after so many bytes, 0 never
 	sent    int64                     // bytes handed to readers
 	frozen  chan struct{}             // closed when it thaws, nil when it is not frozen
+
+	rules    []storage.LifecycleRule
+	revision int // of rules
 }
 
 type memoryObject struct {

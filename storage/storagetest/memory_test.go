@@ -21,6 +21,7 @@ func memoryHarness(opts MemoryOptions) Harness {
 		Want: storage.Capabilities{Versions: opts.Versions, DeferredHead: true, ObjectLock: opts.Lock,
 			LegalHold: opts.Lock, Tags: true, StorageClass: true, Encryption: true, CustomTime: opts.CustomTime},
 		Encryption: []storage.Encryption{{Mode: storage.EncryptionStore}, {Mode: storage.EncryptionKMS}, {Mode: storage.EncryptionKMS, Key: "k"}},
+		Lifecycle:  opts.Lifecycle != nil,
 		Checksum:   "CRC32C", Metadata: true, StorageClass: "COLD", StallTimeout: 20 * time.Millisecond,
 		Without: map[Hook]string{
 			HookBadCredentials: "memory asks for none",
@@ -62,6 +63,7 @@ func (m *Memory) leftovers() []string {
 func TestMemory(t *testing.T) {
 	for name, opts := range map[string]MemoryOptions{
 		"plain": {}, "versions": {Versions: true}, "lock": {Versions: true, Lock: true}, "custom time": {CustomTime: true},
+		"lifecycle": {Lifecycle: &storage.LifecycleFeatures{IDs: true}},
 	} {
 		t.Run(name, func(t *testing.T) { Run(t, memoryHarness(opts)) })
 	}

@@ -16,7 +16,7 @@ import (
 
 func mistakes() []mistake {
 	return slices.Concat(sourceMistakes(), contextMistakes(), creationMistakes(), optionMistakes(),
-		headMistakes(), openMistakes(), listMistakes(), lockMistakes(), keepMistakes(), flowMistakes())
+		headMistakes(), openMistakes(), listMistakes(), lockMistakes(), lifecycleMistakes(), keepMistakes(), flowMistakes())
 }
 
 // source replaces the reader of every Put.

@@ -77,6 +77,9 @@ type Harness struct {
 	// StorageClass is a class that the store takes and shows, when
 	// Want.StorageClass.
 	StorageClass string
+	// Lifecycle says that the store keeps lifecycle rules; they are refused
+	// otherwise.
+	Lifecycle bool
 
 	// BadCredentials, NoBucket, Unreachable and Denied (hooks of the same names)
 	// open a bucket that cannot work: wrong secret or unknown key; a bucket
@@ -149,7 +152,7 @@ type check struct {
 // checks lists the whole suite.
 func checks() []check {
 	return slices.Concat(putChecks(), faultChecks(), headChecks(), readChecks(), listChecks(),
-		lockChecks(), keepChecks(), errorChecks(), flowChecks())
+		lockChecks(), lifecycleChecks(), keepChecks(), errorChecks(), flowChecks())
 }
 
 // testPrefix has what a prefix may have: several segments, a space, UTF-8.

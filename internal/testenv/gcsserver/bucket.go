@@ -12,7 +12,7 @@ import (
 )
 
 // bucket keeps its settings as the JSON it was given: what has no meaning here
-// (lifecycle, soft delete, labels) is stored and returned.
+// (soft delete, labels, lifecycle once it is checked) is stored and returned.
 type bucket struct {
 	name           string
 	settings       map[string]any
@@ -139,6 +139,9 @@ func (b *bucket) merge(change map[string]any, now time.Time) *apiError {
 		if time.Duration(period)*time.Second < b.retentionPeriod() {
 			return &apiError{code: http.StatusForbidden, reason: "retentionPolicyNotMet", message: fmt.Sprintf("Bucket '%s' has a locked Retention Policy which cannot be removed.", b.name)}
 		}
+	}
+	if err := checkLifecycle(change["lifecycle"]); err != nil {
+		return err
 	}
 	for name, value := range change {
 		switch next := value.(type) {
