@@ -51,6 +51,8 @@ type CleanupResult struct {
 	// Unsupported: this store shows no unfinished uploads (GCS drops them
 	// by itself after a week).
 	Unsupported bool `json:"unsupported,omitempty"`
+	// Protection is what ends unfinished uploads besides this.
+	Protection UploadProtection `json:"protection"`
 }
 
 // Cleanup aborts unfinished uploads under keys that pgstow makes, and no
@@ -69,11 +71,13 @@ func Cleanup(ctx context.Context, opts CleanupOptions) (*CleanupResult, error) {
 	found, err := ownUploads(ctx, opts.Bucket)
 	if errors.Is(err, errors.ErrUnsupported) {
 		res.Unsupported = true
+		res.Protection = ProtectUploads(ctx, opts.Bucket)
 		return res, nil
 	}
 	if err != nil {
 		return nil, fmt.Errorf("list unfinished uploads: %w", err)
 	}
+	res.Protection = ProtectUploads(ctx, opts.Bucket, policiesOf(found)...)
 	var failures []error
 	for _, u := range found {
 		c := CleanedUpload{Key: u.Key, UploadID: u.ID, Initiated: u.Initiated, Newest: u.Newest, Size: u.Size}
@@ -111,6 +115,15 @@ func ownUploads(ctx context.Context, b storage.Bucket) ([]storage.Upload, error)
 		}
 	}
 	return own, nil
+}
+
+func policiesOf(uploads []storage.Upload) []string {
+	var names []string
+	for _, u := range uploads {
+		dir, _, _ := ParseKey(u.Key)
+		names = append(names, dir.Policy)
+	}
+	return names
 }
 
 // newestPart guards against a driver that leaves Newest out.

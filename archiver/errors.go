@@ -22,7 +22,8 @@ var (
 	// ErrFormat: a manifest or index of a newer major format (exit 2).
 	ErrFormat = errors.New("written by a newer pgstow")
 	// ErrRefused: what is asked for would weaken how an archive is kept, or rests
-	// on archives that do not belong together; nothing was changed (exit 13).
+	// on archives that do not belong together, or somebody's lifecycle rule stands
+	// against it; nothing was changed (exit 13).
 	ErrRefused = errors.New("refused")
 	// ErrUsage: an option's value is refused (exit 2).
 	ErrUsage = errors.New("refused option")

@@ -114,8 +114,13 @@ func openFile(t *testing.T) storage.Bucket {
 }
 
 func openS3(t *testing.T, srv *testenv.S3, opts testenv.BucketOptions) storage.Bucket {
+	return openS3On(t, srv, srv.NewBucket(t, opts))
+}
+
+// openS3On opens a bucket that there is.
+func openS3On(t *testing.T, srv *testenv.S3, bucket string) storage.Bucket {
 	b, err := s3.Open(t.Context(), s3.Config{
-		Bucket: srv.NewBucket(t, opts), Region: srv.Region, Endpoint: srv.Endpoint, PathStyle: true, PartSize: 5 << 20,
+		Bucket: bucket, Region: srv.Region, Endpoint: srv.Endpoint, PathStyle: true, PartSize: 5 << 20,
 		Credentials: credentials.NewStaticCredentialsProvider(srv.AccessKey, srv.SecretKey, ""),
 	})
 	if err != nil {
