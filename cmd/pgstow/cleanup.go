@@ -14,7 +14,9 @@ func cleanupCommand(rt *runtime) *command {
 		manual: manual{
 			usage: []string{"cleanup --bucket BUCKET [--older-than 24h] [--dry-run] [--json]"},
 			text: `
-A run that was killed outright leaves the parts it had sent, which nobody lists and everybody pays for. This aborts such uploads below the bucket's prefix, only under keys that pgstow makes, and only those whose newest part is older than --older-than, so that running archives are spared. It removes no archive.`,
+A run that was killed outright leaves the parts it had sent, which nobody lists and everybody pays for. This aborts such uploads below the bucket's prefix, only under keys that pgstow makes, and only those whose newest part is older than --older-than, so that running archives are spared. It removes no archive.
+
+Stores differ in how well they list unfinished uploads: MinIO forgets them when it restarts, GCS shows none. So it also says what else ends them and after how long: a rule of the bucket ("pgstow lifecycle apply" makes one), the store itself, or nothing.`,
 			examples: []example{
 				{"See first, then do it:",
 					"pgstow cleanup --bucket 's3://acme-archives/pg/?region=eu-central-1' \\\n    --dry-run\n" +
@@ -85,6 +87,10 @@ func (cl cleanup) print(rt *runtime, result *archiver.CleanupResult) error {
 	if cl.json {
 		return printJSON(rt.out, result)
 	}
+	defer func() {
+		p := result.Protection
+		fmt.Fprintf(rt.err, "pgstow: besides this: %s\n", joined("; ", p.Detail, p.Advice))
+	}()
 	if result.Unsupported {
 		fmt.Fprintf(rt.err, "pgstow: %s keeps no unfinished uploads that could be listed: nothing to clean up\n", cl.bucket)
 		return nil

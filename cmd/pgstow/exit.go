@@ -24,6 +24,7 @@ const (
 	exitNotFound  = 12
 	exitRefused   = 13
 	exitIntegrity = 14
+	exitChanges   = 16
 	exitSignal    = 128 // plus the signal's number
 )
 
@@ -39,8 +40,9 @@ var exitCodes = []struct {
 	{exitDatabase, false, "source or target database: connection, version, pooler, pg_dump, pg_restore"},
 	{exitStorage, false, "storage unreachable or denied, or the outcome is unknown"},
 	{exitNotFound, false, "no such archive or bucket"},
-	{exitRefused, false, "refused by retention, a hold or an existing object"},
+	{exitRefused, false, "refused by retention, a hold, an existing object or somebody's rule"},
 	{exitIntegrity, false, "integrity: checksum, truncation, missing object"},
+	{exitChanges, false, "lifecycle plan --exit-code: there are changes"},
 	{exitSignal + int(syscall.SIGINT), true, "interrupted (SIGINT) and cleanly aborted"},
 	{exitSignal + int(syscall.SIGTERM), true, "terminated (SIGTERM) and cleanly aborted"},
 }
@@ -104,6 +106,8 @@ func exitCode(ctx context.Context, err error) int {
 		return exitNotFound
 	case is(archiver.ErrRefused, storage.ErrLocked, storage.ErrExist, storage.ErrChanged):
 		return exitRefused
+	case is(errLifecycleChanges):
+		return exitChanges
 	case is(storage.ErrUnavailable, storage.ErrPermission, storage.ErrCredentials,
 		storage.ErrUnknownOutcome, storage.ErrStalled):
 		return exitStorage

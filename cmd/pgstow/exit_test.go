@@ -174,7 +174,7 @@ func TestEveryExitCodeIsDocumented(t *testing.T) {
 	for _, e := range exitCodes {
 		documented[e.code] = true
 	}
-	for _, code := range []int{exitOK, exitOther, exitUsage, exitDatabase, exitStorage, exitNotFound, exitRefused, exitIntegrity, 130, 143} {
+	for _, code := range []int{exitOK, exitOther, exitUsage, exitDatabase, exitStorage, exitNotFound, exitRefused, exitIntegrity, exitChanges, 130, 143} {
 		if !documented[code] {
 			t.Errorf("%d is not", code)
 		}

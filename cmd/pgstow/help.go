@@ -89,7 +89,7 @@ func appHelp(prog *program) string {
 	b.WriteString("  pgstow COMMAND [options] [arguments]\n")
 	section(&b, "Commands")
 	for _, c := range prog.commands {
-		fmt.Fprintf(&b, "  %-8s  %s\n", c.Name, c.Usage)
+		fmt.Fprintf(&b, "  %-9s  %s\n", c.Name, c.Usage)
 	}
 	section(&b, "Global options")
 	writeFlags(&b, prog.Flags)

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -77,4 +78,9 @@ func shorten(s string, width int) string {
 	}
 	tail := (width - 1) / 2
 	return string(r[:width-1-tail]) + "…" + string(r[len(r)-tail:])
+}
+
+// joined joins what is not empty.
+func joined(separator string, parts ...string) string {
+	return strings.Join(slices.DeleteFunc(parts, func(s string) bool { return s == "" }), separator)
 }
