@@ -200,13 +200,13 @@ func (d *bucketDoctor) profile() {
 	d.add(c)
 }
 
-// untried names the rights of the full profile that nothing was tried of.
+// untried names the rights of the full profile that were not tried, and why.
 func (d *bucketDoctor) untried() string {
-	var names []string
+	var text string
 	for _, n := range needs {
-		if r := n.of(d.opts.Place.Scheme); n.untried && r.name != "" {
-			names = append(names, r.name)
+		if r := n.of(d.opts.Place.Scheme); n.untried != "" && r.name != "" && (n.when == nil || n.when(d.opts.Policy)) {
+			text += fmt.Sprintf("; not tried: %s, as %s", r.name, n.untried)
 		}
 	}
-	return "; not tried, as it would change the bucket: " + orNone(names)
+	return text
 }

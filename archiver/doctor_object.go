@@ -126,18 +126,6 @@ func (o *scratchObject) hold(ctx context.Context) {
 	}
 }
 
-// thaw asks for what such an object does not need.
-func (o *scratchObject) thaw(ctx context.Context) {
-	if !o.opts.Policy.coldens() || o.opts.Place.rightFor(opThaw) == "" {
-		return
-	}
-	err := storage.StartThaw(ctx, o.b, o.key, o.version, storage.ThawOptions{Tier: storage.ThawStandard, Days: 1})
-	if errors.Is(err, errors.ErrUnsupported) {
-		err = nil // it is in no cold class, as is known
-	}
-	o.outcome("thaw", opThaw, err, false, "dumps in cold classes may be thawed")
-}
-
 // remove deletes the object unless it is locked, and what earlier runs have
 // left. Whether deleting is allowed shows by a version that is not there.
 func (o *scratchObject) remove(ctx context.Context) {

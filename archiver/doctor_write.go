@@ -261,7 +261,6 @@ func (d *bucketDoctor) object(ctx context.Context) {
 	o.read(ctx)
 	o.keep(ctx)
 	o.hold(ctx)
-	o.thaw(ctx)
 }
 
 func staysText(r storage.Retention) string {

@@ -26,7 +26,7 @@ type RestoreOptions struct {
 	Object string
 
 	// Output, when set, receives the plain archive; then there is no target
-	// database and everything below but Log and Progress is ignored. What was
+	// database and everything below but Thaw, Log and Progress is ignored. What was
 	// written is whole and proved only when Restore returns no error.
 	Output io.Writer
 
@@ -42,6 +42,12 @@ type RestoreOptions struct {
 	// of pg_restore (dumper.RestoreOptions.OneRun) and archives without an index
 	// leave only one.
 	Jobs int
+
+	// Thaw, with a tier, thaws an archive that lies in a cold class; without Wait
+	// it only asks for that, and the error is a *ColdError. Of its fields Tier,
+	// Days, Wait, Waiting, Now and Sleep count. Without a tier a cold archive is
+	// a *ColdError before anything of it is read.
+	Thaw ThawOptions
 
 	Log      *slog.Logger
 	Progress func(Progress)
@@ -127,6 +133,9 @@ func (r *restoreRun) run(ctx context.Context) error {
 // readDescription reads manifest and index, each checked by the one before.
 func (r *restoreRun) readDescription(ctx context.Context) (err error) {
 	if r.entry, err = resolve(ctx, r.opts.Bucket, r.opts.Ref, r.opts.Name, r.log); err != nil {
+		return err
+	}
+	if err := r.warm(ctx); err != nil {
 		return err
 	}
 	if r.res.Manifest, _, err = readManifest(ctx, r.opts.Bucket, r.entry); err != nil {

@@ -118,8 +118,8 @@ type need struct {
 	gcs  right
 	// when is nil where every policy needs it.
 	when func(Policy) bool
-	// untried: it cannot be tried without changing what others rely on.
-	untried bool
+	// untried is why doctor does not try it.
+	untried string
 }
 
 // needs is the one table of rights: by it doctor names what is missing, and of
@@ -149,14 +149,14 @@ var needs = []need{
 	{op: opReadHold, does: "see legal holds", s3: right{"s3:GetObjectLegalHold", ProfileFull, onObjects}, gcs: right{"storage.objects.get", ProfileArchive, onObjects}},
 	{op: opReadTags, does: "read back tags", when: Policy.marks, s3: right{"s3:GetObjectTagging", ProfileArchive, onObjects}},
 	{op: opReadTagsOf, does: "read back the tags of a version", when: Policy.marks, s3: right{"s3:GetObjectVersionTagging", ProfileArchive, onObjects}},
-	{op: opThaw, does: "thaw dumps in cold classes", when: Policy.coldens, s3: right{"s3:RestoreObject", ProfileArchive, onObjects}},
+	{op: opThaw, does: "thaw dumps in cold classes", when: Policy.coldens, untried: "it takes a dump in a cold class", s3: right{"s3:RestoreObject", ProfileArchive, onObjects}},
 
 	{op: opDelete, does: "delete, where the bucket keeps no versions", s3: right{"s3:DeleteObject", ProfileFull, onObjects}, gcs: right{"storage.objects.delete", ProfileFull, onObjects}},
 	{op: opDeleteVersion, does: "delete versions and delete markers that nothing locks", s3: right{"s3:DeleteObjectVersion", ProfileFull, onObjects}, gcs: right{"storage.objects.delete", ProfileFull, onObjects}},
 	{op: opListUploads, does: "find the uploads of runs that were killed", s3: right{"s3:ListBucketMultipartUploads", ProfileFull, onBucket}},
 	{op: opListParts, does: "see how old and large they are", s3: right{"s3:ListMultipartUploadParts", ProfileFull, onObjects}},
 	{op: opReadRules, does: "read lifecycle rules", s3: right{"s3:GetLifecycleConfiguration", ProfileFull, onBucket}, gcs: right{"storage.buckets.get", ProfileFull, onBucket}},
-	{op: opWriteRules, does: "write lifecycle rules", untried: true, s3: right{"s3:PutLifecycleConfiguration", ProfileFull, onBucket}, gcs: right{"storage.buckets.update", ProfileFull, onBucket}},
+	{op: opWriteRules, does: "write lifecycle rules", untried: "it would change the bucket", s3: right{"s3:PutLifecycleConfiguration", ProfileFull, onBucket}, gcs: right{"storage.buckets.update", ProfileFull, onBucket}},
 }
 
 func (p Policy) locks() bool { return p.Lock != storage.LockNone }

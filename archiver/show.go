@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/pgstow/pgstow/dumper/pgarchive"
 	"github.com/pgstow/pgstow/storage"
@@ -20,12 +21,33 @@ type ShowResult struct {
 	Index          *Index    `json:"index,omitempty"` // nil for an archive of an unknown version
 	// Protection is how the store keeps the archive now.
 	Protection *Shown `json:"protection"`
+	// Thaw is whether the dump can be read now; nil where its class needs none.
+	Thaw *ThawState `json:"thaw,omitempty"`
 	// Records are later facts about it, oldest first.
 	Records []RecordEntry `json:"records,omitempty"`
 	// TOC is filled in by LoadTOC.
 	TOC []TOCEntry `json:"toc,omitempty"`
 	// Head is what TOC was made of.
 	Head *pgarchive.Head `json:"-"`
+}
+
+// ThawState is how far a dump in a cold class is from being read.
+type ThawState struct {
+	Class   string    `json:"storage_class"`
+	Ongoing bool      `json:"ongoing,omitempty"`
+	Until   time.Time `json:"until,omitzero"` // the readable copy stays
+	// Tiers is how long a thaw takes, in words.
+	Tiers string `json:"tiers"`
+}
+
+// thawState is that of an archive's dump.
+func thawState(all []seen) *ThawState {
+	for _, s := range all {
+		if roleOf(s.Name) == RoleDump && s.o.Thaw.Cold {
+			return &ThawState{Class: s.o.StorageClass, Ongoing: s.o.Thaw.Ongoing, Until: s.o.Thaw.Until, Tiers: thawTimesText(s.o.StorageClass)}
+		}
+	}
+	return nil
 }
 
 // TOCEntry is one entry of the dump's table of contents.
@@ -73,6 +95,7 @@ func Show(ctx context.Context, b storage.Bucket, ref, name string) (*ShowResult,
 	}
 	return &ShowResult{
 		Entry: e, Manifest: m, ManifestSHA256: hexSum(raw), Index: ix, Protection: shown(all), Records: records,
+		Thaw: thawState(all),
 	}, nil
 }
 

@@ -38,7 +38,7 @@ var exitCodes = []struct {
 	{exitOther, true, "failed for a reason that has no code of its own"},
 	{exitUsage, true, "usage or configuration: nothing was done"},
 	{exitDatabase, false, "source or target database: connection, version, pooler, pg_dump, pg_restore"},
-	{exitStorage, false, "storage unreachable or denied, or the outcome is unknown"},
+	{exitStorage, false, "storage unreachable, denied or too cold to be read, or the outcome is unknown"},
 	{exitNotFound, false, "no such archive or bucket"},
 	{exitRefused, false, "refused by retention, a hold, an existing object or somebody's rule"},
 	{exitIntegrity, false, "integrity: checksum, truncation, missing object"},
@@ -109,7 +109,7 @@ func exitCode(ctx context.Context, err error) int {
 	case is(errLifecycleChanges):
 		return exitChanges
 	case is(storage.ErrUnavailable, storage.ErrPermission, storage.ErrCredentials,
-		storage.ErrUnknownOutcome, storage.ErrStalled):
+		storage.ErrUnknownOutcome, storage.ErrStalled, storage.ErrCold, storage.ErrThawTier):
 		return exitStorage
 	case is(dumper.ErrConnect, dumper.ErrPooler, dumper.ErrVersion, dumper.ErrDump, dumper.ErrRestore,
 		dumper.ErrPreflight, dumper.ErrTargetInUse):
@@ -221,6 +221,8 @@ func aftermath(command string, err error) string {
 		return ": aborted cleanly, no database was changed"
 	case command == "retain", command == "hold", command == "undelete":
 		return ": some of it may be done; run it again to complete it"
+	case command == "thaw":
+		return ": what was asked for goes on at the store; run it again to see how far it is"
 	case command == "expire":
 		return ": what was begun is finished by the next run"
 	}

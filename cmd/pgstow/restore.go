@@ -31,6 +31,9 @@ func restoreCommand(rt *runtime) *command {
 		[]cli.Flag{
 			&cli.IntFlag{Name: flagJobs, Usage: "load `N` tables at once; by default as many as this machine has cores, 8 at most"},
 			&cli.StringFlag{Name: flagOutput, Usage: "write the plain archive to `FILE`, or - for stdout, instead of restoring it"},
+			&cli.StringFlag{Name: flagThaw, Usage: "an archive in a cold storage class is thawed first, as fast as `TIER` says: expedited, standard or bulk"},
+			daysFlag(),
+			&cli.BoolFlag{Name: flagWait, Usage: "with --thaw: wait until it can be read, which takes minutes to days"},
 			pgBinFlag(), jsonFlag(),
 		})
 	return &command{
@@ -50,6 +53,8 @@ Several tables are loaded at once, the largest first, indexes and keys are built
 
 With --object any object that pg_dump -Fc has written is restored, whoever put it there (archive versions 1.12 to 1.16). It is read twice: once through, which proves that it is complete and decodes before pg_restore gets a byte, then as any other archive, each block held against the hash of the first time. Without a manifest nothing else can be proved. With --schema-only only its head is read, with --output it is read once.
 
+An archive in GLACIER or DEEP_ARCHIVE cannot be read before it is thawed: the restore says so and how long each tier takes, and ends with code 11. With --thaw TIER it asks for that, and with --wait it goes on when the archive can be read.
+
 Options behind "--" go to pg_restore.`,
 			examples: []example{
 				{"The newest archive of a label into an empty database:",
@@ -62,6 +67,8 @@ Options behind "--" go to pg_restore.`,
 					"pgstow restore k7m2q9xd --db service=scratch --table public.items"},
 				{"What \"pg_dump -Fc | aws s3 cp - s3://acme-dumps/nightly/orders.dump\" has stored:",
 					"pgstow restore --from s3://acme-dumps/ --object nightly/orders.dump \\\n    --db service=scratch --jobs 4"},
+				{"From DEEP_ARCHIVE, which takes half a day:",
+					"pgstow restore k7m2q9xd --db service=scratch --thaw standard --wait"},
 				{"Only the file, for pg_restore:",
 					"pgstow restore k7m2q9xd --output orders.dump && \\\n    pg_restore --list orders.dump"},
 			},
@@ -106,6 +113,9 @@ func newRestore(c *cli.Context, rt *runtime) (*restore, error) {
 		bucket: bucket, output: c.String(flagOutput), json: c.Bool(flagJSON),
 		opts: archiver.RestoreOptions{Ref: ref, Name: c.String(flagName), Object: object, Log: rt.log},
 	}
+	if err := r.checkThaw(c, rt); err != nil {
+		return nil, err
+	}
 	if c.IsSet(flagOutput) {
 		return r, r.checkOutput(c, rt)
 	}
@@ -121,6 +131,24 @@ func newRestore(c *cli.Context, rt *runtime) (*restore, error) {
 	r.opts.PGBin = c.String(flagPGBin)
 	r.opts.Globals, r.opts.IntoNonempty = c.Bool("globals"), c.Bool("into-nonempty")
 	return r, nil
+}
+
+// checkThaw reads how a cold archive is made readable.
+func (r *restore) checkThaw(c *cli.Context, rt *runtime) (err error) {
+	if !c.IsSet(flagThaw) {
+		if typed := rt.typedFlag([]string{flagDays, flagWait}); typed != "" {
+			return usagef("restore: --%s goes with --thaw", typed)
+		}
+		return nil
+	}
+	if r.opts.Object != "" {
+		return usagef("restore: --thaw needs an archive of pgstow's; thaw an object with the store's own tools")
+	}
+	if r.opts.Thaw, err = thawOptions(c, flagThaw); err != nil {
+		return err
+	}
+	r.opts.Thaw.Waiting = rt.waiting(nil)
+	return nil
 }
 
 // checkOutput refuses what means nothing to a file. PGSTOW_DB may be set.

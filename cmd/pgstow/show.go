@@ -132,10 +132,24 @@ func (s show) print(rt *runtime, r *archiver.ShowResult) error {
 	t.row("", r.ManifestSHA256)
 	keptRows(t, m)
 	protectionRows(t, r, time.Now())
+	if r.Thaw != nil {
+		wrapped(t, "thaw", coldText(r.Thaw, time.Now()))
+	}
 	for _, w := range m.Warnings {
 		wrapped(t, "warning", oneLine(w))
 	}
 	return t.flush()
+}
+
+// coldText says whether a dump in a cold class can be read.
+func coldText(s *archiver.ThawState, now time.Time) string {
+	switch {
+	case s.Until.After(now):
+		return fmt.Sprintf("in %s, a copy is readable until %s", s.Class, utc(s.Until))
+	case s.Ongoing:
+		return fmt.Sprintf("in %s, being thawed (%s)", s.Class, s.Tiers)
+	}
+	return fmt.Sprintf("in %s, to be thawed before it can be restored (%s)", s.Class, s.Tiers)
 }
 
 func objectRow(t table, b bucketURL, name string, o *archiver.StoredObject) {

@@ -61,14 +61,19 @@ func TestVaultFromTheCommandLine(t *testing.T) {
 		}
 		return stdout, stderr
 	}
-	policy, _ := do(nil, exitOK, "doctor", "--print-policy", "vault")
+	keep := []string{"--keep", "2d", "--lock", "governance", "--tag", "owner=finance"}
+	policy, _ := do(nil, exitOK, append([]string{"doctor", "--print-policy", "vault"}, keep...)...)
 	vault := srv.NewUser(t, policy).Env()
 
-	if out, stderr := do(vault, exitOK, "doctor"); !strings.Contains(out, "vault: adds archives") || !strings.Contains(stderr, "--no-write leaves it out") {
+	if out, stderr := do(vault, exitOK, append([]string{"doctor"}, keep...)...); !strings.Contains(out, "vault: adds archives") || !strings.Contains(stderr, "--no-write leaves it out") {
 		t.Errorf("doctor says\n%s%s", out, stderr)
 	}
-	if out, _ := do(vault, exitOK, "archive", "--name", "orders"); !strings.Contains(out, "denied") {
+	if out, _ := do(vault, exitOK, append([]string{"archive", "--name", "orders"}, keep...)...); !strings.Contains(out, "denied") {
 		t.Errorf("archive says\n%s", out)
+	}
+	// Another mode than the policy's is denied, and the right is named.
+	if out, _ := do(vault, exitStorage, "doctor", "--keep", "2d", "--lock", "compliance"); !strings.Contains(out, "s3:PutObjectRetention") {
+		t.Errorf("doctor says\n%s", out)
 	}
 	_, stderr := do(vault, exitStorage, "list")
 	if !strings.Contains(stderr, "denied") {
