@@ -1,0 +1,277 @@
+package archiver
+
+import (
+	"errors"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgstow/pgstow/storage"
+	"github.com/pgstow/pgstow/storage/storagetest"
+)
+
+// TestLifecycleForeignInTheWay: which rules of others stand against a policy,
+// and which are only worth a warning.
+func TestLifecycleForeignInTheWay(t *testing.T) {
+	now := time.Now().UTC()
+	day := func(kind storage.LifecycleKind, days int) storage.LifecycleAction {
+		return storage.LifecycleAction{Kind: kind, Days: days, Clock: storage.LifecycleSinceCreation}
+	}
+	expire := func(days int) storage.LifecycleAction { return day(storage.LifecycleExpire, days) }
+	from := func(at time.Time) storage.LifecycleAction {
+		return storage.LifecycleAction{Kind: storage.LifecycleExpire, Date: at}
+	}
+	before := func(at time.Time) storage.LifecycleAction {
+		a := expire(0)
+		a.Before = at
+		return a
+	}
+	at := func(prefixes ...string) storage.LifecycleFilter { return storage.LifecycleFilter{Prefixes: prefixes} }
+	tagged := func(k, v string) storage.LifecycleFilter {
+		return storage.LifecycleFilter{Tags: map[string]string{k: v}}
+	}
+	const nothing, warning, conflict = 0, 1, 2
+	keep := Policy{Name: "keep", Keep: year(1), Tags: map[string]string{"owner": "finance"}}
+	locked := keep
+	locked.Lock = storage.Governance
+	none := Policy{Name: "keep"}
+	for name, c := range map[string]struct {
+		filter storage.LifecycleFilter
+		action storage.LifecycleAction
+		policy Policy
+		want   int
+	}{
+		"the whole bucket, sooner":      {at(), expire(365), keep, conflict},
+		"the whole bucket, not sooner":  {at(), expire(366), keep, nothing},
+		"sooner, locked":                {at(), expire(30), locked, conflict},
+		"our prefix":                    {at("pg/"), expire(30), keep, conflict},
+		"a part of its name":            {at("logs/", "pg/ke"), expire(30), keep, conflict},
+		"one database":                  {at("pg/keep/orders/"), expire(30), keep, conflict},
+		"another prefix":                {at("pg2/", "pg/kept/"), expire(1), keep, nothing},
+		"its tag":                       {tagged("owner", "finance"), expire(30), keep, conflict},
+		"another value of its tag":      {tagged("owner", "sales"), expire(30), keep, nothing},
+		"another tag":                   {tagged("temporary", "yes"), expire(30), keep, nothing},
+		"another tag, ad hoc":           {tagged("temporary", "yes"), expire(30), Policy{}, warning},
+		"its policy":                    {tagged(TagPolicy, "keep"), expire(30), keep, conflict},
+		"another policy":                {tagged(TagPolicy, "dev"), expire(30), keep, nothing},
+		"dumps":                         {tagged(TagRole, RoleDump), expire(30), keep, conflict},
+		"manifests by their end":        {storage.LifecycleFilter{Suffixes: []string{".json"}}, expire(30), keep, conflict},
+		"one key by its end":            {storage.LifecycleFilter{Suffixes: []string{"x/archive.dump"}}, expire(30), keep, conflict},
+		"another end":                   {storage.LifecycleFilter{Suffixes: []string{".log"}}, expire(30), keep, nothing},
+		"large objects":                 {storage.LifecycleFilter{LargerThan: 1 << 30}, expire(30), keep, conflict},
+		"from a day on":                 {at(), from(now.AddDate(10, 0, 0)), keep, conflict},
+		"what was made before today":    {at(), before(now.AddDate(0, 0, -1)), keep, nothing},
+		"what is made before next year": {at(), before(now.AddDate(1, 0, 0)), keep, conflict},
+		"no keep":                       {at(), expire(30), none, warning},
+		"hidden versions, unlocked":     {at(), day(storage.LifecycleExpireNoncurrent, 30), keep, warning},
+		"hidden versions, later":        {at(), day(storage.LifecycleExpireNoncurrent, 366), keep, nothing},
+		"hidden versions, locked":       {at(), day(storage.LifecycleExpireNoncurrent, 30), locked, nothing},
+		"a class":                       {at(), day(storage.LifecycleTransition, 30), keep, warning},
+		"uploads of long dumps":         {at(), day(storage.LifecycleAbortUploads, 1), keep, warning},
+		"uploads as we would":           {at(), day(storage.LifecycleAbortUploads, 7), keep, nothing},
+		"delete markers":                {at(), storage.LifecycleAction{Kind: storage.LifecycleExpireMarkers}, keep, nothing},
+	} {
+		r := storage.LifecycleRule{ID: "a stranger's", Filter: c.filter, Actions: []storage.LifecycleAction{c.action}}
+		for _, disabled := range []bool{false, true} {
+			r.Disabled = disabled
+			b := newRuled(t, s3Rules, r)
+			// The default policy is not what is asked about here.
+			l, err := newLifecycle(t.Context(), LifecycleOptions{Bucket: storage.Prefixed(b, "pg/"), Policies: []Policy{c.policy}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if p := l.policies()[0]; !disabled && l.reaches(r.Filter, p) {
+				l.judge(r, p)
+			}
+			got := min(len(l.plan.Warnings), 1) + 2*len(l.plan.Conflicts)
+			want := c.want
+			if disabled {
+				want = nothing
+			}
+			if got != want {
+				t.Errorf("%s, disabled %t: %q, %q", name, disabled, l.plan.Conflicts, l.plan.Warnings)
+			}
+			plan, err := ApplyLifecycle(t.Context(), l.LifecycleOptions)
+			if (want == conflict) != errors.Is(err, ErrRefused) || plan == nil || plan.Applied == (want == conflict) {
+				t.Errorf("%s: %+v, %v", name, plan, err)
+			}
+			if err != nil && (!strings.Contains(err.Error(), "a stranger's") || len(said(t, b)) != 1) {
+				t.Errorf("%s: %v, and there are %q", name, err, said(t, b))
+			}
+		}
+	}
+	unknown := storage.LifecycleRule{ID: "odd", Unknown: []string{"Freeze"}}
+	plan, err := PlanLifecycle(t.Context(), LifecycleOptions{Bucket: newRuled(t, s3Rules, unknown)})
+	if err != nil || len(plan.Warnings) != 1 || !strings.Contains(plan.Warnings[0], "Freeze") {
+		t.Errorf("%+v, %v", plan, err)
+	}
+}
+
+// TestLifecycleRefusals: what contradicts itself changes nothing.
+func TestLifecycleRefusals(t *testing.T) {
+	store := Policy{Name: "p", Keep: year(1), Expiry: ExpiryStore}
+	moves := func(all ...Transition) Policy {
+		p := store
+		p.Transitions = all
+		return p
+	}
+	to := func(days int, class string) Transition { return Transition{Period{Days: days}, class} }
+	cold := moves(to(90, "STANDARD_IA"))
+	cold.StorageClass = "GLACIER"
+	for name, c := range map[string]struct {
+		features storage.LifecycleFeatures
+		policies []Policy
+		uploads  int
+		caps     func(*storage.Capabilities)
+		says     string
+	}{
+		"twice":                 {s3Rules, []Policy{store, store}, 0, nil, "twice"},
+		"twice the default one": {s3Rules, []Policy{{}, {Name: "default"}}, 0, nil, "twice"},
+		"default expires":       {s3Rules, []Policy{{Keep: year(1), Expiry: ExpiryStore}}, 0, nil, "never expired"},
+		"no keep":               {s3Rules, []Policy{{Name: "p", Expiry: ExpiryStore}}, 0, nil, "set keep"},
+		"wrong order":           {s3Rules, []Policy{moves(to(90, "GLACIER"), to(30, "DEEP_ARCHIVE"))}, 0, nil, "before"},
+		"same age":              {s3Rules, []Policy{moves(to(90, "GLACIER"), to(90, "DEEP_ARCHIVE"))}, 0, nil, "before"},
+		"same age in effect": {s3Rules, []Policy{moves(Transition{Period{Days: 31}, "GLACIER"}, Transition{Period{Months: 1}, "DEEP_ARCHIVE"})},
+			0, nil, ""},
+		"warmer":             {s3Rules, []Policy{moves(to(30, "GLACIER"), to(90, "STANDARD_IA"))}, 0, nil, "colder"},
+		"warmer than it was": {s3Rules, []Policy{cold}, 0, nil, "colder"},
+		"where it is":        {s3Rules, []Policy{moves(to(30, "STANDARD"))}, 0, nil, "STANDARD"},
+		"after its end":      {s3Rules, []Policy{moves(to(366, "GLACIER"))}, 0, nil, "kept"},
+		"no class of GCS":    {gcsRules, []Policy{moves(to(30, "GLACIER"))}, 0, nil, "NEARLINE"},
+		"uploads at once":    {s3Rules, []Policy{store}, -1, nil, "at least 1"},
+		"the bucket's own lock": {s3Rules, []Policy{store}, 0, func(c *storage.Capabilities) {
+			c.DefaultRetention = storage.DefaultRetention{Mode: storage.Compliance, Years: 2}
+		}, "still locks"},
+	} {
+		b := newRuled(t, c.features)
+		b.caps = c.caps
+		plan, err := ApplyLifecycle(t.Context(), LifecycleOptions{Bucket: b, Policies: c.policies, UploadDays: c.uploads})
+		if !errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "\n") || len(said(t, b)) > 0 {
+			t.Errorf("%s: %+v, %v", name, plan, err)
+		}
+	}
+	early := moves(to(10, "STANDARD_IA"))
+	plan, err := PlanLifecycle(t.Context(), LifecycleOptions{Bucket: newRuled(t, s3Rules), Policies: []Policy{early}})
+	if err != nil || len(plan.Warnings) != 1 || !strings.Contains(plan.Warnings[0], "30 days") {
+		t.Errorf("IA after 10 days: %+v, %v", plan, err)
+	}
+	full := newRuled(t, s3Rules, slices.Repeat([]storage.LifecycleRule{{ID: "x", Filter: storage.LifecycleFilter{Prefixes: []string{"x/"}}}}, 999)...)
+	if _, err := ApplyLifecycle(t.Context(), LifecycleOptions{Bucket: full}); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "1001") {
+		t.Errorf("a full bucket: %v", err)
+	}
+	for _, b := range []storage.Bucket{storagetest.NewMemory(storagetest.MemoryOptions{}), plainBucket{full}} {
+		if _, err := PlanLifecycle(t.Context(), LifecycleOptions{Bucket: b}); !errors.Is(err, errors.ErrUnsupported) {
+			t.Errorf("no rules here: %v", err)
+		}
+	}
+}
+
+// TestLifecycleArchives: an expiry is refused that comes before the end that
+// archives were promised, whatever their policy says now.
+func TestLifecycleArchives(t *testing.T) {
+	made := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	kept := func(keep Period, lock storage.LockMode) *Kept {
+		return &Kept{Policy: Policy{Keep: keep, Lock: lock}, KeepUntil: keep.After(made.Add(time.Hour))}
+	}
+	short := Policy{Name: "p", Keep: Period{Days: 30}, Expiry: ExpiryStore}
+	locked := short
+	locked.Lock = storage.Governance
+	for name, c := range map[string]struct {
+		features storage.LifecycleFeatures
+		policy   Policy
+		kept     *Kept
+		refused  bool
+		warned   bool
+	}{
+		"as promised":              {s3Rules, short, kept(Period{Days: 30}, ""), false, false},
+		"promised longer":          {s3Rules, short, kept(Period{Days: 60}, ""), true, false},
+		"promised longer, locked":  {s3Rules, short, kept(Period{Days: 60}, storage.Compliance), true, false},
+		"was unlocked, now locked": {s3Rules, locked, kept(Period{Days: 30}, ""), true, false},
+		"promised nothing":         {s3Rules, short, nil, false, true},
+		"gcs, as promised":         {gcsRules, short, kept(Period{Days: 30}, ""), false, false},
+		"gcs, promised longer":     {gcsRules, short, kept(Period{Days: 60}, ""), true, false},
+		"gcs, was unlocked":        {gcsRules, locked, kept(Period{Days: 30}, ""), false, false},
+		"gcs, promised nothing":    {gcsRules, short, nil, false, false},
+	} {
+		b := newRuled(t, c.features)
+		dir := Dir{Policy: "p", Label: "orders", Time: made, ID: "a0000001"}
+		m := fakeManifest(dir, "1")
+		m.Finished, m.Kept = made.Add(time.Hour), c.kept
+		text, err := m.encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		bucket := storage.Prefixed(b, "pg/")
+		put(t, bucket, dir.Key(DumpName), "dump")
+		put(t, bucket, dir.Key(ManifestName), string(text))
+		opts := LifecycleOptions{Bucket: bucket, Policies: []Policy{c.policy}}
+		plan, err := ApplyLifecycle(t.Context(), opts)
+		if c.refused != errors.Is(err, ErrRefused) || (err == nil) == c.refused || c.warned != (plan != nil && len(plan.Warnings) > 0) {
+			t.Errorf("%s: %+v, %v", name, plan, err)
+		}
+		if c.refused {
+			if !strings.Contains(err.Error(), "a0000001") || len(said(t, b)) > 0 {
+				t.Errorf("%s: %v, and there are %q", name, err, said(t, b))
+			}
+			continue
+		}
+		// What nobody changes is not looked at again.
+		b.denied = true
+		if plan, err := ApplyLifecycle(t.Context(), opts); err != nil || plan.Changes != 0 {
+			t.Errorf("%s, again: %+v, %v", name, plan, err)
+		}
+	}
+	b := newRuled(t, s3Rules)
+	b.denied = true
+	if _, err := ApplyLifecycle(t.Context(), LifecycleOptions{Bucket: b, Policies: []Policy{short}}); !errors.Is(err, storage.ErrPermission) || len(said(t, b)) > 0 {
+		t.Errorf("archives that cannot be seen: %v", err)
+	}
+}
+
+// TestLifecycleNeverBeforeKeep: whatever the keep, the lock, the day, the length
+// of the dump and the moment at which somebody hides the archive, no rule lets
+// the store delete an original before its keep is over or its lock has ended.
+func TestLifecycleNeverBeforeKeep(t *testing.T) {
+	seed := rand.Uint64()
+	rnd := rand.New(rand.NewPCG(seed, 2))
+	for range 5000 {
+		p := Policy{Name: "p", Expiry: ExpiryStore,
+			Keep: Period{Years: rnd.IntN(3), Months: rnd.IntN(15), Days: 1 + rnd.IntN(40)},
+			Lock: []storage.LockMode{storage.LockNone, storage.Governance, storage.Compliance}[rnd.IntN(3)]}
+		started := time.Date(2023, 1, 1, 0, 0, rnd.IntN(5*365*86400), 0, time.UTC)
+		uploads := 1 + rnd.IntN(10)
+		finished := started.Add(time.Duration(rnd.Int64N(int64(uploads) * int64(24*time.Hour))))
+		until := p.Keep.After(finished)
+		locked := started
+		if p.Lock != storage.LockNone {
+			locked = lockMargin(until)
+		}
+		hidden := finished.Add(time.Duration(rnd.Int64N(int64(800 * 24 * time.Hour))))
+		for name, features := range map[string]storage.LifecycleFeatures{"s3": s3Rules, "gcs": gcsRules} {
+			l := &lifecycle{LifecycleOptions: LifecycleOptions{UploadDays: uploads}, features: features}
+			for _, a := range l.expiry(p) {
+				var gone time.Time
+				switch a.Clock {
+				case storage.LifecycleSinceCreation:
+					gone = started.AddDate(0, 0, a.Days) // S3 rounds up, never down
+				case storage.LifecycleSinceNoncurrent:
+					gone = hidden.AddDate(0, 0, a.Days)
+				case storage.LifecycleSinceCustomTime:
+					gone = finished.Truncate(time.Second).AddDate(0, 0, a.Days)
+					if p.Lock != storage.LockNone {
+						gone = p.Keep.Before(locked).AddDate(0, 0, a.Days)
+					}
+				}
+				if gone.Before(locked) {
+					gone = locked // the store refuses, and comes back
+				}
+				if gone.Before(until.Truncate(time.Second)) {
+					t.Fatalf("seed %d: on %s %+v of %+v deletes at %s what ended at %s and is kept until %s",
+						seed, name, a, p, gone, finished, until)
+				}
+			}
+		}
+	}
+}
