@@ -132,7 +132,7 @@ func (d *bucketDoctor) settings() {
 	if r := c.DefaultRetention; r.Mode != storage.LockNone {
 		text += "; by default it locks: " + defaultText(r)
 	}
-	d.ok("capabilities", "%s", text)
+	d.ok("bucket", "%s", text)
 }
 
 func defaultText(r storage.DefaultRetention) string {

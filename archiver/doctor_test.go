@@ -54,7 +54,7 @@ func TestDoctor(t *testing.T) {
 	b := storagetest.NewMemory(storagetest.MemoryOptions{})
 	wantOutcomes(t, Doctor(t.Context(), DoctorOptions{Conn: &conn, OpenBucket: opening(b, nil)}), map[string]string{
 		"client programs": CheckOK, "connection": CheckOK, "pooler": CheckOK, "versions": CheckOK, "rights": CheckOK,
-		"capabilities": CheckOK, "list": CheckOK, "create": CheckOK, "abort upload": CheckOK, "list uploads": CheckOK,
+		"bucket": CheckOK, "list": CheckOK, "create": CheckOK, "abort upload": CheckOK, "list uploads": CheckOK,
 		"write": CheckOK, "read": CheckOK, "read back": CheckOK, "delete": CheckOK,
 	})
 	if left := objects(t, b); len(left) > 0 {
@@ -253,7 +253,7 @@ func TestDoctorWithoutWriting(t *testing.T) {
 	b := lockable()
 	checks := Doctor(t.Context(), DoctorOptions{OpenBucket: opening(b, nil), Place: Place{Scheme: "s3"}, Policy: sox, NoWrite: true,
 		Announce: func(text string) { t.Errorf("announced: %s", text) }})
-	wantOutcomes(t, checks, map[string]string{"client programs": CheckOK, "capabilities": CheckOK, "list": CheckOK,
+	wantOutcomes(t, checks, map[string]string{"client programs": CheckOK, "bucket": CheckOK, "list": CheckOK,
 		"list versions": CheckOK, "write": CheckSkipped, "profile": CheckSkipped})
 	if left := shownVersions(t, b); len(left) > 0 {
 		t.Errorf("left are %+v", left)
