@@ -4,7 +4,7 @@ SHELL := /bin/bash
 
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null)
 LINT := .tools/bin/golangci-lint
-# How many packages are tested at once; the timeout is for one package.
+# How many packages or fuzz targets at once; the timeout is for one package.
 TEST_P ?= 2
 TEST_TIMEOUT ?= 20m
 FUZZTIME ?= 60s
@@ -28,7 +28,7 @@ demo: ## archive a sample database into a local S3 server and restore it
 	  $(MAKE) --no-print-directory -s build; go build -o bin/demo ./internal/demo
 	@exec bin/demo $(if $(KEEP),-keep)
 
-test: tools lint build ## everything CI runs: tools, lint, build and all tests
+test: tools lint build ## tools, lint, build and all tests but the two below
 	go run ./internal/testenv/runtests -p $(TEST_P) -timeout $(TEST_TIMEOUT) ./...
 
 test-versions: tools ## round trips with servers and clients of PostgreSQL 13, 15, 17 and 18
@@ -40,12 +40,7 @@ lint: tools ## import rules, static checks and formatting
 	$(LINT) run
 
 fuzz: ## every fuzz target for FUZZTIME=60s
-	@grep -rlE --include='*_test.go' '^func Fuzz' . | sort | while read -r file; do \
-	  grep -oE '^func Fuzz\w+' "$$file" | sed 's/^func //' | while read -r target; do \
-	    echo "== $$(dirname "$$file") $$target"; \
-	    go test -run '^$$' -fuzz "^$$target$$" -fuzzminimizetime 1x -fuzztime $(FUZZTIME) "$$(dirname "$$file")"; \
-	  done; \
-	done
+	go run ./internal/testenv/runfuzz -time $(FUZZTIME) -p $(TEST_P) ./...
 
 bench: tools build ## pgstow beside pg_dump | mc, aws, rclone: N=5 rounds, SMALL=1, NEW_CLIENTS=dir of pg_dump 16+
 	go run ./internal/bench -n $(or $(N),5) $(if $(SMALL),-small) $(if $(NEW_CLIENTS),-new-clients $(NEW_CLIENTS))
