@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"slices"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/pgstow/pgstow/storage"
 )
 
@@ -58,19 +56,16 @@ func (x *expiring) journal(ctx context.Context, f *found) (*EntryObject, error) 
 	return &o, err
 }
 
-// keyVersion names one version of an object, or one delete marker.
-type keyVersion struct{ key, version string }
-
 // deletionSteps orders what an archive consists of, so that whatever happens in
 // between is either listed as it was or not at all: what lies over the manifest
 // goes first, then the manifest itself, which ends the archive, then the rest,
 // and the journals at last.
-func deletionSteps(e Entry, journal *EntryObject) [][]keyVersion {
+func deletionSteps(e Entry, journal *EntryObject) [][]storage.VersionKey {
 	const overManifest, manifest, signature, rest, journals = 0, 1, 2, 3, 4
-	steps := make([][]keyVersion, journals+1)
+	steps := make([][]storage.VersionKey, journals+1)
 	dir := e.dir()
 	add := func(step int, o EntryObject) {
-		kv := keyVersion{dir.Key(o.Name), o.Version}
+		kv := storage.VersionKey{Key: dir.Key(o.Name), Version: o.Version}
 		if !slices.Contains(steps[step], kv) {
 			steps[step] = append(steps[step], kv)
 		}
@@ -130,41 +125,44 @@ func deleteArchive(ctx context.Context, b storage.Bucket, e Entry, journal *Entr
 
 // nothingCame looks for what was put while the archive was deleted. It has not
 // been judged, so that it stays, and the journals with it.
-func nothingCame(ctx context.Context, b storage.Bucket, e Entry, journals []keyVersion) error {
+func nothingCame(ctx context.Context, b storage.Bucket, e Entry, journals []storage.VersionKey) error {
 	for o, err := range b.List(ctx, storage.ListOptions{Prefix: e.Key, Versions: true}) {
 		if err != nil {
 			return fmt.Errorf("look for what is left: %w", err)
 		}
-		if _, name, ok := ParseKey(o.Key); ok && recordKind(name) != RecordExpire && !slices.Contains(journals, keyVersion{o.Key, o.Version}) {
+		if _, name, ok := ParseKey(o.Key); ok && recordKind(name) != RecordExpire && !slices.Contains(journals, storage.VersionKey{Key: o.Key, Version: o.Version}) {
 			return fmt.Errorf("%w: %s was put meanwhile; run it again", storage.ErrChanged, o.Key)
 		}
 	}
 	return nil
 }
 
-// deleters is how many versions are deleted at once.
-const deleters = 8
-
-// deleteVersions deletes each of them. The first error comes back when all were
-// tried, with what it is about.
-func deleteVersions(ctx context.Context, b storage.Bucket, versions []keyVersion) (deleted int, err error) {
-	errs := make([]error, len(versions))
-	versioned := b.Capabilities().Versions
-	var g errgroup.Group
-	g.SetLimit(deleters)
-	for i, v := range versions {
-		g.Go(func() error {
-			switch errs[i] = context.Cause(ctx); {
-			case errs[i] != nil:
-			case versioned && v.version == "": // that would hide it, not delete it
-				errs[i] = fmt.Errorf("%s: the store named no version to delete", v.key)
+// deleteVersions deletes each of them, those of one key one after another in
+// their order: which is the newest changes with each, and not every store bears
+// two at once. The first error comes back when all were tried, a lock before
+// others.
+func deleteVersions(ctx context.Context, b storage.Bucket, versions []storage.VersionKey) (deleted int, err error) {
+	var errs []error
+	for len(versions) > 0 {
+		if err := context.Cause(ctx); err != nil {
+			return deleted, err
+		}
+		var round, later []storage.VersionKey
+		taken := map[string]bool{}
+		for _, v := range versions {
+			switch {
+			case taken[v.Key]:
+				later = append(later, v)
+			case v.Version == "" && b.Capabilities().Versions: // that would hide it, not delete it
+				errs = append(errs, fmt.Errorf("%s: the store named no version to delete", v.Key))
 			default:
-				errs[i] = b.Delete(ctx, v.key, v.version)
+				taken[v.Key] = true
+				round = append(round, v)
 			}
-			return nil
-		})
+		}
+		errs = append(errs, storage.DeleteVersions(ctx, b, round)...)
+		versions = later
 	}
-	_ = g.Wait()
 	var first error
 	failed := 0
 	for _, err := range errs {

@@ -228,7 +228,7 @@ func TestExpireDeletesAllOrNothing(t *testing.T) {
 		"a record is held":                 {put: storage.PutOptions{LegalHold: true}, want: "kept held"},
 		"a later dump is locked":           {put: storage.PutOptions{Retention: later}, over: DumpName, want: "kept locked"},
 		"a later manifest is held":         {put: storage.PutOptions{LegalHold: true}, over: ManifestName, want: "kept held"},
-		"a lock that is over is none":      {put: storage.PutOptions{Retention: storage.Retention{Mode: storage.Compliance, Until: time.Now().Add(-time.Second)}}, want: ExpireDone},
+		"a lock that is over is none":      {put: storage.PutOptions{Retention: storage.Retention{Mode: storage.Compliance, Until: time.Date(2026, 11, 1, 0, 0, 0, 0, time.UTC)}}, want: ExpireDone},
 		"a retention that may not be seen": {hidden: storage.AttributeRetention, want: "kept denied"},
 		"a hold that may not be seen":      {hidden: storage.AttributeLegalHold, want: "kept denied"},
 		"tags that may not be seen":        {hidden: storage.AttributeTags, want: ExpireDone},
@@ -663,5 +663,59 @@ func validateRecord(t testing.TB, raw []byte) {
 	}
 	if err := schema.Validate(doc); err != nil {
 		t.Errorf("%v in\n%s", err, raw)
+	}
+}
+
+// On every store: an archive that is covered goes with all that lies over it,
+// one that has a locked version stays whole.
+func TestExpireOnStores(t *testing.T) {
+	stores := lockingStores()
+	stores["file"] = openFile
+	stores["versitygw without versions"] = func(t *testing.T) storage.Bucket {
+		return openS3(t, testenv.VersityGW(t), testenv.BucketOptions{})
+	}
+	stores["minio without versions"] = func(t *testing.T) storage.Bucket {
+		return openS3(t, testenv.MinIO(t), testenv.BucketOptions{})
+	}
+	for name, open := range stores {
+		t.Run(name, func(t *testing.T) {
+			b := open(t)
+			t.Cleanup(func() { b.Close() })
+			b = storage.Prefixed(b, "team/")
+			var dirs []Dir
+			for i, days := range []int{11, 10, 0} { // by the time by which stores judge locks
+				d := Dir{Policy: DefaultPolicy, Label: "orders", Time: time.Now().UTC().Truncate(time.Second).AddDate(0, 0, -days), ID: fmt.Sprintf("a000000%d", i+1)}
+				putKept(t, b, d, nil, storage.PutOptions{})
+				dirs = append(dirs, d)
+			}
+			want := map[string]string{"a0000001": ExpireDone, "a0000002": ExpireDone, "a0000003": "kept keep"}
+			left := 4
+			if b.Capabilities().ObjectLock {
+				cover(t, b, dirs[0].Key(ManifestName))
+				cover(t, b, dirs[0].Key(DumpName))
+				key := dirs[1].Key(IndexName)
+				version := versionOf(t, b, key)
+				cover(t, b, key) // the lock is on what lies below
+				if err := storage.SetRetention(t.Context(), b, key, version, storage.Retention{Mode: storage.Governance, Until: in(1)}); err != nil {
+					t.Fatal(err)
+				}
+				want["a0000002"] = "kept locked"
+				for _, v := range allVersions(t, b) {
+					if strings.HasPrefix(v, dirs[1].String()) {
+						left++
+					}
+				}
+			}
+			opts := expireOptions(b)
+			opts.Now = time.Now
+			res, err := Expire(t.Context(), opts)
+			if err != nil {
+				t.Fatal(err)
+			}
+			wantActions(t, res, want)
+			if got := allVersions(t, b); len(got) != left {
+				t.Errorf("left are %q, want %d", got, left)
+			}
+		})
 	}
 }

@@ -73,7 +73,7 @@ func (e expire) run(ctx context.Context, rt *runtime) error {
 	result, err := archiver.Expire(ctx, e.opts)
 	if result != nil {
 		// What was done is worth knowing even when some of it failed.
-		if printErr := e.print(rt, result); err == nil {
+		if printErr := e.print(rt, result, err); err == nil {
 			err = printErr
 		}
 	}
@@ -83,7 +83,7 @@ func (e expire) run(ctx context.Context, rt *runtime) error {
 	return nil
 }
 
-func (e expire) print(rt *runtime, result *archiver.ExpireResult) error {
+func (e expire) print(rt *runtime, result *archiver.ExpireResult, failure error) error {
 	if e.json {
 		return printJSON(rt.out, result)
 	}
@@ -110,7 +110,7 @@ func (e expire) print(rt *runtime, result *archiver.ExpireResult) error {
 	if err := t.flush(); err != nil {
 		return err
 	}
-	e.summary(rt, result, done, kept, bytes)
+	e.summary(rt, result, summaryPrefix(failure), done, kept, bytes)
 	return nil
 }
 
@@ -126,12 +126,12 @@ func whyText(a archiver.ExpiredArchive) string {
 	return a.Detail
 }
 
-func (e expire) summary(rt *runtime, result *archiver.ExpireResult, done, kept map[string]int, bytes int64) {
+func (e expire) summary(rt *runtime, result *archiver.ExpireResult, prefix string, done, kept map[string]int, bytes int64) {
 	verb, n := "expired", done[archiver.ExpireDone]+done[archiver.ExpireFinished]
 	if !e.opts.Yes {
 		verb, n = "would expire", done[archiver.ExpireWould]+done[archiver.ExpireFinish]
 	}
-	text := fmt.Sprintf("pgstow: %s %s of %d, %s", verb, counted(n, "archive"), len(result.Archives), size(bytes))
+	text := fmt.Sprintf("%s%s %s of %d, %s", prefix, verb, counted(n, "archive"), len(result.Archives), size(bytes))
 	if !e.opts.Yes && n > 0 {
 		text += "; --yes does it"
 	}
@@ -145,10 +145,14 @@ func (e expire) summary(rt *runtime, result *archiver.ExpireResult, done, kept m
 		{archiver.WhyStore, "for the store: a lifecycle rule deletes them"},
 	} {
 		if kept[why.why] > 0 {
-			fmt.Fprintf(rt.err, "pgstow: %d kept %s\n", kept[why.why], why.text)
+			fmt.Fprintf(rt.err, "%s%d kept %s\n", prefix, kept[why.why], why.text)
 		}
 	}
 	if result.Incomplete > 0 {
-		fmt.Fprintf(rt.err, "pgstow: %s without a manifest left alone, see `pgstow list --incomplete`\n", counted(result.Incomplete, "directory"))
+		what := "1 directory"
+		if result.Incomplete > 1 {
+			what = fmt.Sprintf("%d directories", result.Incomplete)
+		}
+		fmt.Fprintf(rt.err, "%s%s without a manifest left alone, see `pgstow list --incomplete`\n", prefix, what)
 	}
 }

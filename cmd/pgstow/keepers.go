@@ -37,3 +37,12 @@ func by(c *cli.Context) string {
 func yesFlag(usage string) cli.Flag {
 	return &cli.BoolFlag{Name: flagYes, Usage: usage}
 }
+
+// summaryPrefix: where a failure follows, its line is the one that names the
+// program.
+func summaryPrefix(failure error) string {
+	if failure != nil {
+		return ""
+	}
+	return "pgstow: "
+}

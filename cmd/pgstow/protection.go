@@ -124,6 +124,10 @@ func protectionRows(t table, r *archiver.ShowResult, now time.Time) {
 		lock = "denied to see"
 	case s.Weakest.Lock != storage.LockNone && !s.Weakest.RetainUntil.After(now):
 		lock += " (over)"
+	case slices.ContainsFunc(s.Objects, func(o archiver.ObjectProtection) bool {
+		return !o.Missing && (o.Lock != s.Weakest.Lock || !o.RetainUntil.Equal(s.Weakest.RetainUntil))
+	}):
+		lock += " (the weakest of " + counted(len(s.Objects), "object") + ")"
 	}
 	t.row("lock now", lock)
 	held := 0

@@ -72,7 +72,7 @@ func (u undelete) run(ctx context.Context, rt *runtime) error {
 	u.opts.Bucket = bucket
 	result, err := archiver.Undelete(ctx, u.opts)
 	if result != nil {
-		if printErr := u.print(rt, result); err == nil {
+		if printErr := u.print(rt, result, summaryPrefix(err)); err == nil {
 			err = printErr
 		}
 	}
@@ -82,7 +82,7 @@ func (u undelete) run(ctx context.Context, rt *runtime) error {
 	return nil
 }
 
-func (u undelete) print(rt *runtime, result *archiver.UndeleteResult) error {
+func (u undelete) print(rt *runtime, result *archiver.UndeleteResult, prefix string) error {
 	if u.json {
 		return printJSON(rt.out, result)
 	}
@@ -108,22 +108,22 @@ func (u undelete) print(rt *runtime, result *archiver.UndeleteResult) error {
 		}
 	}
 	if result.Unversioned && len(result.Versions) == 0 {
-		fmt.Fprintf(rt.err, "pgstow: %s keeps no versions: there is nothing to undelete\n", u.bucket)
+		fmt.Fprintf(rt.err, "%s%s keeps no versions: there is nothing to undelete\n", prefix, u.bucket)
 		return nil
 	}
 	verb := "would remove"
 	if u.opts.Yes {
 		verb = "removed"
 	}
-	text := fmt.Sprintf("pgstow: %s %s, %s", verb, counted(markers, "delete marker"), counted(versions, "later version"))
+	text := fmt.Sprintf("%s%s %s, %s", prefix, verb, counted(markers, "delete marker"), counted(versions, "later version"))
 	if !u.opts.Yes && markers+versions > 0 {
 		text += "; --yes does it"
 	}
 	fmt.Fprintln(rt.err, text)
 	if left > 0 {
-		fmt.Fprintf(rt.err, "pgstow: %s left: plain readers get them instead of the archive;\n  --later-versions deletes them\n", counted(left, "later version"))
+		fmt.Fprintf(rt.err, "%s%s left, which plain readers get instead; --later-versions deletes them\n", prefix, counted(left, "later version"))
 	} else if result.Covered > 0 {
-		fmt.Fprintf(rt.err, "pgstow: plain readers still do not see %s as they are\n", counted(result.Covered, "archive"))
+		fmt.Fprintf(rt.err, "%splain readers still do not see %s as stored; where a store has no\n  markers, copy the old generation: gcloud storage cp gs://BUCKET/KEY#GENERATION ...\n", prefix, counted(result.Covered, "archive"))
 	}
 	return nil
 }

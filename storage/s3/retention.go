@@ -49,6 +49,9 @@ func (b *Bucket) SetRetention(ctx context.Context, key, version string, r storag
 	until := r.Until.UTC().Truncate(time.Second)
 	head, headErr := b.head(ctx, key, version)
 	if headErr == nil {
+		if err := b.seeProtection(ctx, &head); err != nil {
+			return wrap(ctx, "retain", key, err)
+		}
 		has := head.Retention
 		switch {
 		case !has.IsZero() && until.Before(has.Until):

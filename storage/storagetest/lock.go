@@ -70,6 +70,13 @@ func retention(c *suite, mode storage.LockMode) {
 		c.retained(key, o.Version, longer)
 		c.undeletable(o, size)
 
+		if mode == storage.Governance {
+			firmer := storage.Retention{Mode: storage.Compliance, Until: longer.Until}
+			if err := storage.SetRetention(c.ctx, c.bucket, key, o.Version, firmer); err != nil {
+				c.Fatalf("SetRetention of %q to compliance: %v", key, err)
+			}
+			c.retained(key, o.Version, firmer)
+		}
 		if mode == storage.Compliance {
 			err := storage.SetRetention(c.ctx, c.bucket, key, o.Version, storage.Retention{Mode: storage.Governance, Until: c.until(4)})
 			c.failed(err, "retain", key, storage.ErrLocked)
