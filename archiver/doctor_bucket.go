@@ -54,6 +54,7 @@ func (d *bucketDoctor) outcome(name string, op operation, err error, needed bool
 	switch {
 	case err == nil:
 	case errors.Is(err, storage.ErrPermission):
+		op = d.opts.Place.deniedOp(oneLine(err), op)
 		c.Status, c.Right = CheckDenied, d.opts.Place.rightFor(op)
 		c.Detail, c.Advice = oneLine(err), d.grant(op)
 		d.denied[c.Right] = c.Right != ""

@@ -319,3 +319,40 @@ func TestDoctorLeavesLittle(t *testing.T) {
 		t.Errorf("left are %+v", left)
 	}
 }
+
+// On every store that locks, doctor does all it tries, and leaves one object
+// that is locked for minutes.
+func TestDoctorOnStores(t *testing.T) {
+	policy := Policy{Name: "sox", Keep: Period{Years: 7}, Lock: storage.Governance, Tags: map[string]string{"owner": "finance"}}
+	for name, open := range lockingStores() {
+		t.Run(name, func(t *testing.T) {
+			scheme := "s3"
+			if name == "gcs" {
+				scheme = "gs"
+			}
+			b := open(t)
+			t.Cleanup(func() { b.Close() })
+			b = storage.Prefixed(b, "team/")
+			var announced []string
+			checks := Doctor(t.Context(), DoctorOptions{
+				OpenBucket: opening(closeless{b}, nil), Place: Place{Scheme: scheme, Bucket: "x", Prefix: "team/"}, Policy: policy,
+				Announce: func(text string) { announced = append(announced, text) },
+			})
+			for _, check := range checks {
+				if check.Status != CheckOK || check.Profile != "" && check.Profile != ProfileFull {
+					t.Errorf("%+v", check)
+				}
+			}
+			for _, name := range []string{"lock", "write", "read back", "extend", "refuse to delete", "set hold", "delete"} {
+				if !slices.ContainsFunc(checks, func(c Check) bool { return c.Name == name }) {
+					t.Errorf("%s was not tried", name)
+				}
+			}
+			left := shownVersions(t, b)
+			if len(left) != 1 || len(announced) != 1 || left[0].Retention.Mode != storage.Governance || left[0].LegalHold ||
+				time.Until(left[0].Retention.Until) > 2*scratchLock+time.Second || !left[0].Retention.Until.After(time.Now()) {
+				t.Errorf("left are %+v, announced %q", left, announced)
+			}
+		})
+	}
+}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/pgstow/pgstow/storage"
 )
@@ -191,6 +192,29 @@ func (p Place) rightFor(op operation) string {
 		}
 	}
 	return ""
+}
+
+// deniedOp is the operation whose right a refusal names, as AWS and GCS mostly
+// do: what was tried may need more than one. It is op where none is named.
+func (p Place) deniedOp(refusal string, op operation) operation {
+	longest := ""
+	for _, n := range needs {
+		r := n.of(p.Scheme)
+		if len(r.name) > len(longest) && containsWord(refusal, r.name) {
+			op, longest = n.op, r.name
+		}
+	}
+	return op
+}
+
+// containsWord: s3:GetObject is not in s3:GetObjectVersion.
+func containsWord(text, word string) bool {
+	for _, after := range strings.Split(text, word)[1:] {
+		if after == "" || !unicode.IsLetter(rune(after[0])) {
+			return true
+		}
+	}
+	return false
 }
 
 // granted are the rights of a profile under a policy, each once, in the order

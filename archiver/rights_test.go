@@ -64,3 +64,19 @@ func TestNeedsAreWhole(t *testing.T) {
 		}
 	}
 }
+
+// AWS and GCS mostly name the right that is missing, which need not be that of
+// what was tried.
+func TestDeniedOp(t *testing.T) {
+	for text, want := range map[string]string{
+		"AccessDenied: User: arn:aws:iam::1:user/x is not authorized to perform: s3:PutObjectTagging on resource: \"arn:aws:s3:::b/k\"":                  "s3:PutObjectTagging",
+		"AccessDenied: User: arn:aws:iam::1:user/x is not authorized to perform: kms:GenerateDataKey on resource: arn:aws:kms:eu-west-1:1:key/k because": "kms:GenerateDataKey",
+		"not authorized to perform: s3:GetObjectVersion on resource":                                                                                     "s3:GetObjectVersion",
+		"AccessDenied: Access Denied": "s3:PutObject",
+	} {
+		p := Place{Scheme: "s3"}
+		if got := p.rightFor(p.deniedOp(text, opCreate)); got != want {
+			t.Errorf("%s names %s, want %s", text, got, want)
+		}
+	}
+}
