@@ -1,6 +1,7 @@
 package archiver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -39,6 +40,7 @@ func (d *doctor) bucket(ctx context.Context) {
 	if !x.policy() {
 		return
 	}
+	x.rules(ctx)
 	if d.opts.NoWrite {
 		d.add(Check{Name: "write", Status: CheckSkipped, Detail: "nothing was written (--no-write), so no right to write was tried"})
 	} else if x.uploads(ctx) {
@@ -129,7 +131,11 @@ func (d *bucketDoctor) settings() {
 			Detail: "a setting of the bucket cannot be seen, what it allows shows when an object is created",
 			Advice: fmt.Sprintf("grant %s on %s; the profile vault does without", name, d.opts.Place.resource(onBucket))})
 	}
-	text := fmt.Sprintf("has: %s; has not: %s", orNone(has), orNone(lacks))
+	not := "has not"
+	if len(c.Unprobed) > 0 {
+		not = "has not, or it cannot be seen"
+	}
+	text := fmt.Sprintf("has: %s; %s: %s", orNone(has), not, orNone(lacks))
 	if r := c.DefaultRetention; r.Mode != storage.LockNone {
 		text += "; by default it locks: " + defaultText(r)
 	}
@@ -172,6 +178,25 @@ func (d *bucketDoctor) policy() bool {
 		d.fail("policy", err, "")
 	}
 	return err == nil
+}
+
+// rules says whether lifecycle rules can be read, and what ends the uploads that
+// nobody continues.
+func (d *bucketDoctor) rules(ctx context.Context) {
+	if _, ok := storage.LifecycleFeaturesOf(d.b); !ok {
+		return
+	}
+	l, err := storage.ReadLifecycle(ctx, d.b)
+	if !errors.Is(err, errors.ErrUnsupported) && !d.outcome("lifecycle", opReadRules, err, false, "%d rules of the bucket can be read", len(l.Rules)) {
+		return
+	}
+	p := ProtectUploads(ctx, d.b, d.opts.Policy.segment())
+	c := Check{Name: "abandoned uploads", Status: CheckOK, Detail: p.Detail, Advice: p.Advice}
+	switch p.By {
+	case ProtectionNone, ProtectionPartial, ProtectionUnknown:
+		c.Status, c.Advice = CheckWarn, cmp.Or(p.Advice, "run `pgstow cleanup` regularly")
+	}
+	d.add(c)
 }
 
 // profile says for what the credentials are enough.

@@ -84,7 +84,7 @@ func TestEachPermissionCounts(t *testing.T) {
 				missing, fits, failed := examined(t, enter(string(profile)+" without "+p).bucket, place, policy)
 				if p == "storage.buckets.update" {
 					if fits != profile || len(missing) != len(larger) {
-						t.Errorf("%s counts after all (%s): %v", p, untried, missing)
+						t.Errorf("doctor tries %s after all: %v", p, missing)
 					}
 					continue
 				}

@@ -69,6 +69,19 @@ func (u user) list(versions bool) func(context.Context) error {
 	}
 }
 
+// rules reads the bucket's rules, and writes one more.
+func (u user) rules(write bool) func(context.Context) error {
+	return func(ctx context.Context) error {
+		l, err := storage.ReadLifecycle(ctx, u.bucket)
+		if err != nil || !write {
+			return err
+		}
+		l.Rules = append(l.Rules, storage.LifecycleRule{ID: newID(), Filter: storage.LifecycleFilter{Prefixes: []string{l.Prefix + "x/"}},
+			Actions: []storage.LifecycleAction{{Kind: storage.LifecycleExpireNoncurrent, Days: 30, Clock: storage.LifecycleSinceNoncurrent}}})
+		return storage.WriteLifecycle(ctx, u.bucket, l)
+	}
+}
+
 func (u user) probed(context.Context) error {
 	if len(u.bucket.Capabilities().Unprobed) > 0 {
 		return storage.ErrPermission
@@ -114,8 +127,8 @@ func (u user) uses() map[string]func(context.Context) error {
 		"s3:DeleteObjectVersion":              remove,
 		"s3:ListBucketMultipartUploads":       u.cleanup,
 		"s3:ListMultipartUploadParts":         u.cleanup,
-		"s3:GetLifecycleConfiguration":        nil,
-		"s3:PutLifecycleConfiguration":        nil,
+		"s3:GetLifecycleConfiguration":        u.rules(false),
+		"s3:PutLifecycleConfiguration":        u.rules(true),
 	}
 }
 
@@ -126,7 +139,7 @@ func (u user) does(ctx context.Context, p Profile) error {
 		all = append(all, u.restore)
 	}
 	if p == ProfileFull {
-		all = append(all, u.cleanup, u.uses()["s3:DeleteObjectVersion"], u.keep)
+		all = append(all, u.cleanup, u.uses()["s3:DeleteObjectVersion"], u.keep, u.rules(true))
 	}
 	for _, do := range all {
 		if err := do(ctx); err != nil {
@@ -164,21 +177,20 @@ type exceptions struct {
 	named   map[string]string // doctor names another one
 }
 
-const (
-	oneRight = "MinIO has one right for an object and its versions"
-	untried  = "doctor does not change the bucket's rules; `pgstow lifecycle` names it"
-)
+// untried is what fails without being named beforehand: doctor does not change
+// the bucket's rules.
+const untried = "s3:PutLifecycleConfiguration"
+
+const oneRight = "MinIO has one right for an object and its versions"
 
 var minioExceptions = exceptions{
 	ignored: map[string]string{
-		"s3:PutObjectTagging":          "MinIO asks for it when tags are changed, not in the creating request",
-		"s3:GetObject":                 oneRight,
-		"s3:GetObjectVersion":          oneRight,
-		"s3:GetObjectVersionTagging":   oneRight,
-		"s3:DeleteObjectVersion":       oneRight,
-		"s3:ListBucketVersions":        "to MinIO it is the same as s3:ListBucket",
-		"s3:GetLifecycleConfiguration": untried,
-		"s3:PutLifecycleConfiguration": untried,
+		"s3:PutObjectTagging":        "MinIO asks for it when tags are changed, not in the creating request",
+		"s3:GetObject":               oneRight,
+		"s3:GetObjectVersion":        oneRight,
+		"s3:GetObjectVersionTagging": oneRight,
+		"s3:DeleteObjectVersion":     oneRight,
+		"s3:ListBucketVersions":      "to MinIO it is the same as s3:ListBucket",
 	},
 	named: map[string]string{
 		"s3:GetObjectTagging": "s3:GetObjectVersionTagging",
@@ -187,10 +199,8 @@ var minioExceptions = exceptions{
 }
 
 var awsExceptions = exceptions{ignored: map[string]string{
-	"s3:DeleteObject":              "a bucket with versions has s3:DeleteObjectVersion",
-	"s3:GetObjectTagging":          "a bucket with versions has s3:GetObjectVersionTagging",
-	"s3:GetLifecycleConfiguration": untried,
-	"s3:PutLifecycleConfiguration": untried,
+	"s3:DeleteObject":     "a bucket with versions has s3:DeleteObjectVersion",
+	"s3:GetObjectTagging": "a bucket with versions has s3:GetObjectVersionTagging",
 }}
 
 // examine is what Doctor says of a door.
@@ -254,10 +264,7 @@ func TestEachRightCounts(t *testing.T) {
 						continue
 					}
 					missing, fits, _ := c.door.examine(t, place, policy)
-					var used error
-					if use != nil {
-						used = use(t.Context())
-					}
+					used := use(t.Context())
 					if why, ignored := c.but.ignored[action]; ignored {
 						if used != nil || fits != profile || !maps.Equal(missing, larger) {
 							t.Errorf("%s counts after all (%s): %v, missing %v", action, why, used, missing)
@@ -266,6 +273,12 @@ func TestEachRightCounts(t *testing.T) {
 					}
 					if !errors.Is(used, storage.ErrPermission) && !errors.Is(used, storage.ErrUploadRemains) {
 						t.Errorf("%s: what uses it ends with %v", action, used)
+					}
+					if action == untried {
+						if fits != profile || !maps.Equal(missing, larger) {
+							t.Errorf("doctor tries %s after all: %v", action, missing)
+						}
+						continue
 					}
 					want := action
 					if other := c.but.named[action]; other != "" {
