@@ -5,11 +5,10 @@
 #   make.sh BINDIR OUTDIR      BINDIR holds initdb, pg_ctl, psql, pg_dump and pg_restore
 #
 # To be run as an unprivileged user, for each major that shall be covered. Majors that the
-# system does not offer can be had in a chroot:
+# system does not offer come from internal/testenv/tools.sh:
 #
-#   debootstrap --variant=minbase --include=postgresql-17 trixie ROOT
-#   chmod 1777 ROOT/dev/shm && cp make.sh sample.sql ROOT/tmp
-#   chroot ROOT su postgres -c "/tmp/make.sh /usr/lib/postgresql/17/bin /tmp/out"
+#   internal/testenv/tools.sh servers
+#   dumper/pgarchive/testdata/make.sh "$(readlink -f .tools/postgres/17)" "$PWD/out"
 set -eu
 bin=$1 out=$2
 here=$(cd "$(dirname "$0")" && pwd)
