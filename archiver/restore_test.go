@@ -204,7 +204,7 @@ func TestRestoreLosesTheStore(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-			if at != 9 { // list, open manifest, index, size, head, before second, second, behind it
+			if at != 10 { // list, open manifest, index, coldness, size, head, before second, second, behind it
 				t.Errorf("%d operations", at-1)
 			}
 			break
@@ -212,10 +212,10 @@ func TestRestoreLosesTheStore(t *testing.T) {
 		if !errors.Is(err, errInjected) || !errors.Is(err, storage.ErrUnavailable) || errors.Is(err, ErrIntegrity) {
 			t.Errorf("%s: %v", b.last, err)
 		}
-		if got := count(t, s.pg, db, "first"); at < 6 && got >= 0 || got > 0 && got != 1000 {
+		if got := count(t, s.pg, db, "first"); at < 7 && got >= 0 || got > 0 && got != 1000 {
 			t.Errorf("%s: the target was touched, table first has %d rows", b.last, got)
 		}
-		if at >= 6 && !strings.Contains(err.Error(), "tables): drop and create it again") {
+		if at >= 7 && !strings.Contains(err.Error(), "tables): drop and create it again") {
 			t.Errorf("does not say what is in the target: %v", err)
 		}
 	}
