@@ -13,15 +13,10 @@ import (
 	"time"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
-	"github.com/aws/aws-sdk-go-v2/credentials"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
 	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
-	"github.com/pgstow/pgstow/archiver"
-	"github.com/pgstow/pgstow/dumper"
 	"github.com/pgstow/pgstow/internal/testenv"
-	"github.com/pgstow/pgstow/storage"
-	drivers3 "github.com/pgstow/pgstow/storage/s3"
 )
 
 // fortress is an archive under a compliance lock, and the server's own root
@@ -43,26 +38,7 @@ func newFortress(t *testing.T, pg *testenv.Cluster, db string, store *testenv.S3
 	f := &fortress{t: t, s3: store, client: store.Client(), bucket: store.NewBucket(t, testenv.BucketOptions{ObjectLock: true})}
 	f.url = store.BucketURL(f.bucket, prefix)
 	f.env = newEnvironment(t).with(store.Env()...).hiding(pg.Password, store.SecretKey)
-	b, err := drivers3.Open(t.Context(), drivers3.Config{
-		Bucket: f.bucket, Region: store.Region, Endpoint: store.Endpoint, PathStyle: true,
-		Credentials: credentials.NewStaticCredentialsProvider(store.AccessKey, store.SecretKey, ""),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Close()
-	conn, err := dumper.ParseConn(pg.URL(db))
-	if err != nil {
-		t.Fatal(err)
-	}
-	res, err := archiver.Archive(t.Context(), archiver.ArchiveOptions{
-		Bucket: storage.Prefixed(b, prefix), Conn: conn, Name: "fortress",
-		Policy: archiver.Policy{Name: "sox", Keep: archiver.Period{Days: 1}, Lock: storage.Compliance},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	f.id = res.Manifest.ID
+	f.id = archive(t, f.env.with("PGSTOW_DB="+pg.URL(db)), f.url, "--name", "fortress", "--keep", "1d", "--lock", "compliance")
 	versions, markers := f.versions()
 	if len(versions) < 3 || len(markers) > 0 {
 		t.Fatalf("the archive has %d objects, %d markers", len(versions), len(markers))
@@ -164,6 +140,7 @@ func TestAttack(t *testing.T) {
 			f.stands("deleting and overwriting")
 			f.survives(pg, db)
 			f.uncover(pg, db)
+			f.keepsLonger()
 		})
 	}
 }
@@ -358,4 +335,28 @@ func (f *fortress) uncover(pg *testenv.Cluster, db string) {
 		f.t.Errorf("show still says that something lies over the archive:\n%s", out)
 	}
 	f.restores(pg, db)
+}
+
+// keepsLonger: the lock is extended and never shortened, a hold comes on top and
+// goes, and show tells who did it.
+func (f *fortress) keepsLonger() {
+	f.t.Helper()
+	soon := time.Now().UTC().Add(time.Hour).Format(time.RFC3339)
+	p := start(f.t, f.env, "retain", f.id, "--bucket", f.url, "--until", soon)
+	p.want(13).says("locks are never shortened, nothing was changed")
+	f.stands("a retain that was refused")
+	run(f.t, f.env, 0, "retain", f.id, "--bucket", f.url, "--keep", "2d")
+	run(f.t, f.env, 0, "hold", "set", f.id, "--bucket", f.url, "--reason", "litigation 4711", "--by", "alice@acme")
+	out := run(f.t, f.env, 0, "show", f.id, "--from", f.url)
+	for _, want := range []string{"hold now   on\n", "hold set by alice@acme: litigation 4711", time.Now().UTC().AddDate(0, 0, 3).Format("lock now   compliance until 2006-01")} {
+		if !strings.Contains(out, want) {
+			f.t.Errorf("show does not say %q:\n%s", want, out)
+		}
+	}
+	run(f.t, f.env, 0, "hold", "release", f.id, "--bucket", f.url, "--reason", "settled", "--by", "bob@acme")
+	out = run(f.t, f.env, 0, "show", f.id, "--from", f.url)
+	if !strings.Contains(out, "hold now   off\n") || !strings.Contains(out, "hold released by bob@acme: settled") {
+		f.t.Errorf("after the release show says:\n%s", out)
+	}
+	f.stands("a hold that was released")
 }
