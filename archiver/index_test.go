@@ -72,7 +72,11 @@ func FuzzIndex(f *testing.F) {
 		}
 		ix, err := decodeIndex(raw)
 		if err == nil {
-			err = ix.check(describing(ix))
+			m := describing(ix)
+			if m.Objects.Dump.checkHashes() != nil {
+				return // no manifest that was read says this, so neither does an index that is compared with one
+			}
+			err = ix.check(m)
 		}
 		if err != nil {
 			if !errors.Is(err, ErrIntegrity) && !errors.Is(err, ErrFormat) {
