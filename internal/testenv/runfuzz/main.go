@@ -130,7 +130,7 @@ func (t target) fuzz(ctx context.Context, fuzzTime time.Duration) (string, error
 }
 
 var (
-	statusLine = regexp.MustCompile(`(?m)^fuzz: elapsed: .*, (execs: [1-9].*)$`)
+	statusLine = regexp.MustCompile(`(?m)^fuzz: elapsed: .*, (execs: [1-9]\d*) \(\d+/sec\)(.*)$`)
 	// onlyDeadline is what a run prints that failed at its end and found nothing.
 	onlyDeadline = regexp.MustCompile(`^(?:fuzz: elapsed: .*\n)+--- FAIL: Fuzz\w* \((\d+\.\d+)s\)\n    context deadline exceeded\nFAIL\n` +
 		`(?:exit status 1\n)?FAIL\t\S+\t\S+\n(?:FAIL\n)?$`)
@@ -157,5 +157,6 @@ func lastStatus(out string) string {
 	if len(all) == 0 {
 		return ""
 	}
-	return all[len(all)-1][1]
+	last := all[len(all)-1]
+	return last[1] + last[2] // the last rate is that of stopping
 }
