@@ -254,7 +254,7 @@ func TestResolve(t *testing.T) {
 		{ref: "latest", name: "orders", want: "b0000003"},
 		{ref: "latest", name: "billing", want: "c0000004"},
 		{ref: "latest", err: ErrAmbiguous, text: "--name"},
-		{ref: "latest", name: "moved", err: ErrAmbiguous, text: "2 different database systems"},
+		{ref: "latest", name: "moved", err: ErrAmbiguous, text: "2 different databases"},
 		{ref: "latest", name: "nobody", err: ErrNoArchive, text: "nobody"},
 		{ref: "d0000006", want: "d0000006"},
 		{ref: "2026-11-22", name: "moved", want: "d0000006"},

@@ -164,19 +164,17 @@ func (x *expiring) label(ctx context.Context, label string, entries []Entry) err
 	if err != nil {
 		return err
 	}
-	systems := map[string]bool{}
+	origins := map[string]bool{}
 	archives := make([]*aged, len(readable))
 	for i, f := range readable {
 		archives[i] = x.aged(ctx, f)
-		if id := f.m.Source.SystemIdentifier; id != "" {
-			systems[id] = true
-		}
+		origins[f.m.Source.origin()] = true
 	}
-	if len(systems) > 1 {
+	if len(origins) > 1 {
 		for _, f := range readable {
-			x.note(f.Entry, f.m, ExpireSkipped, verdict{WhyMixed, "several database systems"})
+			x.note(f.Entry, f.m, ExpireSkipped, verdict{WhyMixed, "several databases"})
 		}
-		x.findings = append(x.findings, fmt.Errorf("%w: archives of %d different database systems lie under %q, and none of them stands in for another; nothing of that label expires", ErrRefused, len(systems), label))
+		x.findings = append(x.findings, fmt.Errorf("%w: archives of %d different databases lie under %q, and none of them stands in for another; nothing of that label expires", ErrRefused, len(origins), label))
 		return nil
 	}
 	verdicts, err := expiry{now: x.now, keepLast: x.opts.KeepLast, requireVerified: x.opts.RequireVerified}.plan(archives)
@@ -241,7 +239,7 @@ func (x *expiring) read(ctx context.Context, whole []*found) ([]*found, error) {
 func (x *expiring) aged(ctx context.Context, f *found) *aged {
 	b := x.opts.Bucket
 	return &aged{
-		time: f.Time, segment: f.Policy, kept: f.m.Kept, finished: f.m.Finished,
+		time: f.Time, segment: f.Policy, kept: f.m.Kept, finished: f.m.Finished, args: f.m.Tools.PgDumpArgs,
 		complete: sync.OnceValues(func() (bool, error) { return f.whole(ctx, b) }),
 		verified: sync.OnceValues(func() (bool, error) { return verified(ctx, b, f.Entry, hexSum(f.raw)) }),
 		free: func() (v verdict, err error) {

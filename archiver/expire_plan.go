@@ -22,7 +22,7 @@ const (
 	WhyDenied     = "denied"     // lock or hold of an object cannot be seen
 	WhyUnreadable = "unreadable" // its manifest is damaged, or of a later version
 	WhyChanged    = "changed"    // it changed while it was looked at
-	WhyMixed      = "mixed"      // its label has archives of other database systems
+	WhyMixed      = "mixed"      // its label has archives of other databases
 	WhyUnproved   = "unproved"   // a leftover that expire cannot prove to be one
 )
 
@@ -38,10 +38,15 @@ type aged struct {
 	segment  string    // name of its policy, as in its key
 	kept     *Kept     // nil when nothing was promised
 	finished time.Time
+	args     []string // pg_dump's options: with some it is a part of the database
 	complete func() (bool, error)    // each object is there as the manifest names it
 	verified func() (bool, error)    // its newest verification has passed
 	free     func() (verdict, error) // no version of an object is locked or held
 }
+
+// standsFor reports whether a may hold all that b holds: a part of a database
+// stands for the same part alone.
+func (a *aged) standsFor(b *aged) bool { return len(a.args) == 0 || slices.Equal(a.args, b.args) }
 
 // keepUntil is the earliest end of what its own policy promised.
 func (a *aged) keepUntil() time.Time {
@@ -101,6 +106,9 @@ func (x expiry) last(a *aged, newer []*aged) (verdict, error) {
 	want := max(cmp.Or(a.kept.KeepLast, DefaultKeepLast), x.keepLast)
 	complete, proved := 0, 0
 	for _, n := range newer {
+		if !n.standsFor(a) {
+			continue
+		}
 		ok, err := n.complete()
 		if err != nil {
 			return verdict{}, err
@@ -157,7 +165,7 @@ func spare(a *aged, newer []*aged) (verdict, error) {
 		own := s.of(a.time.UTC())
 		var taken []string
 		for _, other := range newer {
-			if other.segment != a.segment {
+			if other.segment != a.segment || !other.standsFor(a) {
 				continue
 			}
 			if ok, err := other.complete(); err != nil {

@@ -266,3 +266,25 @@ func TestExpiryPlanProperties(t *testing.T) {
 		}
 	}
 }
+
+// A part of a database stands for the same part, and for nothing else.
+func TestPartsStandForThemselves(t *testing.T) {
+	for _, c := range []struct {
+		newer, older []string
+		goes         bool
+	}{
+		{nil, nil, true},
+		{nil, []string{"--schema-only"}, true},
+		{[]string{"--schema-only"}, nil, false},
+		{[]string{"-t", "a"}, []string{"-t", "b"}, false},
+		{[]string{"-t", "a"}, []string{"-t", "a"}, true},
+	} {
+		newer := planned{at: "2026-12-30T01:00", kept: keeps(1, nil)}.aged(t)
+		older := planned{at: "2026-12-01T01:00", kept: keeps(1, nil)}.aged(t)
+		newer.args, older.args = c.newer, c.older
+		verdicts, err := expiry{now: at(t, "2026-12-31T12:00")}.plan([]*aged{newer, older})
+		if err != nil || verdicts[1].expires() != c.goes {
+			t.Errorf("%q before %q: %+v, %v", c.older, c.newer, verdicts[1], err)
+		}
+	}
+}

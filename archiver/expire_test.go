@@ -501,6 +501,28 @@ func TestExpireRefusesMixedLabels(t *testing.T) {
 	})
 }
 
+// Two databases of one cluster are not each other's newer archives, nor are two
+// whose cluster cannot be told.
+func TestExpireTellsDatabasesApart(t *testing.T) {
+	for name, sources := range map[string][2]Source{
+		"one cluster":      {{SystemIdentifier: "1", Database: "billing"}, {SystemIdentifier: "1", Database: "scratch"}},
+		"unknown clusters": {{Host: "prod", Database: "app"}, {Host: "staging", Database: "app"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := lockable()
+			for i, source := range sources {
+				d := dirAt(t, "prod", fmt.Sprintf("2026-11-2%dT01:00:00Z", i), fmt.Sprintf("b000000%d", i))
+				putKept(t, b, d, func(m *Manifest) { m.Source, m.Kept.KeepLast = source, 1 }, storage.PutOptions{})
+			}
+			res, err := Expire(t.Context(), expireOptions(b))
+			if !errors.Is(err, ErrRefused) {
+				t.Errorf("error %v", err)
+			}
+			wantActions(t, res, map[string]string{"b0000000": "skipped mixed", "b0000001": "skipped mixed"})
+		})
+	}
+}
+
 // The newer ones have to be there in fact, and verified where that is asked for.
 func TestExpireCountsWhatIsThere(t *testing.T) {
 	b := lockable()

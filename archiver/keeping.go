@@ -78,7 +78,7 @@ func newKeeper(b storage.Bucket, p Policy, maxKeep Period, require bool, now tim
 	}
 	k := &keeper{bucket: b, policy: p, require: require,
 		created: map[string]creation{}, shown: map[string]Protection{}, denied: map[storage.Attribute]bool{}}
-	if skew := b.Capabilities().ClockSkew; p.Lock != storage.LockNone && skew.Abs() > maxSkew {
+	if skew := b.Capabilities().ClockSkew; !p.Keep.IsZero() && skew.Abs() > maxSkew {
 		return nil, clockError(skew, "the lock is counted by it")
 	}
 	_, err := k.retention(now)

@@ -260,9 +260,10 @@ func TestArchiveRefusesAPolicy(t *testing.T) {
 	long := sox
 	long.Keep = Period{Years: 11}
 	for name, opts := range map[string]ArchiveOptions{
-		"above max-keep":       {Policy: long},
-		"clock an hour ahead":  {Policy: sox, Bucket: caps(func(c *storage.Capabilities) { c.ClockSkew = time.Hour })},
-		"clock an hour behind": {Policy: sox, Bucket: caps(func(c *storage.Capabilities) { c.ClockSkew = -time.Hour })},
+		"above max-keep":                {Policy: long},
+		"clock an hour ahead":           {Policy: sox, Bucket: caps(func(c *storage.Capabilities) { c.ClockSkew = time.Hour })},
+		"clock an hour behind, no lock": {Policy: Policy{Keep: Period{Days: 30}}, Bucket: caps(func(c *storage.Capabilities) { c.ClockSkew = -time.Hour })},
+		"clock an hour behind":          {Policy: sox, Bucket: caps(func(c *storage.Capabilities) { c.ClockSkew = -time.Hour })},
 		"a default neither weaker nor stronger": {Policy: sox, Bucket: caps(func(c *storage.Capabilities) {
 			c.DefaultRetention = storage.DefaultRetention{Mode: storage.Governance, Days: 30}
 		})},

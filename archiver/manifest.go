@@ -2,6 +2,7 @@ package archiver
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -93,6 +94,12 @@ type Source struct {
 	SystemIdentifier string `json:"system_identifier,omitempty"`
 	Snapshot         string `json:"snapshot,omitempty"`
 	InRecovery       bool   `json:"in_recovery,omitempty"`
+}
+
+// origin tells databases apart that may lie under one label: where the cluster
+// cannot be told, its host stands for it.
+func (s Source) origin() string {
+	return cmp.Or(s.SystemIdentifier, "host "+s.Host) + "\x00" + s.Database
 }
 
 // Tools are the programs that made the dump.

@@ -19,7 +19,7 @@ const Latest = "latest"
 // "2026-11-22T14:00Z"; the newest archive started at or before it counts).
 // name restricts the search to one label; "latest" and times need it when the
 // bucket holds several labels. "latest" refuses a label under which archives
-// of different database systems lie.
+// of different databases lie.
 func Resolve(ctx context.Context, b storage.Bucket, ref, name string) (Entry, error) {
 	return resolve(ctx, b, ref, name, nil)
 }
@@ -122,8 +122,9 @@ func oneSystem(ctx context.Context, b storage.Bucket, all []Entry, ref, label st
 			continue
 		}
 		if id := e.Manifest.Source.SystemIdentifier; id != "" {
+			origin := e.Manifest.Source.origin()
 			e.Manifest = nil
-			perSystem[id] = e
+			perSystem[origin] = e
 		}
 	}
 	if len(perSystem) < 2 {
@@ -136,7 +137,7 @@ func oneSystem(ctx context.Context, b storage.Bucket, all []Entry, ref, label st
 	slices.SortFunc(matches, func(a, b Entry) int { return a.Time.Compare(b.Time) })
 	return &AmbiguousError{
 		Ref: ref, Matches: matches,
-		Reason: fmt.Sprintf("archives of %d different database systems lie under %q, give an id; the newest of each", len(matches), label),
+		Reason: fmt.Sprintf("archives of %d different databases lie under %q, give an id; the newest of each", len(matches), label),
 	}
 }
 

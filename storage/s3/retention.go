@@ -76,6 +76,15 @@ func (b *Bucket) SetRetention(ctx context.Context, key, version string, r storag
 	if err != nil && headErr == nil && head.Retention.Mode == storage.Governance && r.Mode == storage.Compliance && (isDenied(err) || kindOf(err) == storage.ErrLocked) {
 		// Some stores take every change of a governance lock's mode for a
 		// bypass, even to the firmer one. What is asked for is not shorter.
+		// Somebody may have extended it meanwhile, which is what such a refusal
+		// means as well: then nothing is bypassed.
+		again, headErr := b.head(ctx, key, version)
+		if headErr == nil {
+			headErr = b.seeProtection(ctx, &again)
+		}
+		if headErr != nil || again.Retention.Mode != storage.Governance || until.Before(again.Retention.Until) {
+			return refuse(storage.ErrLocked, "its lock was changed meanwhile; look at it and try again")
+		}
 		put.BypassGovernanceRetention = aws.Bool(true)
 		_, err = b.client.PutObjectRetention(ctx, put, b.md5Only)
 	}
