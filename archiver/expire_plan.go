@@ -38,7 +38,7 @@ type aged struct {
 	segment  string    // name of its policy, as in its key
 	kept     *Kept     // nil when nothing was promised
 	finished time.Time
-	args     []string // pg_dump's options: with some it is a part of the database
+	args     []string                // pg_dump's options: with some it is a part of the database
 	complete func() (bool, error)    // each object is there as the manifest names it
 	verified func() (bool, error)    // its newest verification has passed
 	free     func() (verdict, error) // no version of an object is locked or held
