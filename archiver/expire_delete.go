@@ -12,8 +12,20 @@ import (
 // expire deletes an archive that was found free. err is what ends the whole run;
 // what this archive alone fails of is noted.
 func (x *expiring) expire(ctx context.Context, f *found) error {
+	// The label was judged some time ago: a hold that came since counts.
+	all, err := look(ctx, x.opts.Bucket, f.dir(), f.allVersions())
+	if err == nil {
+		if v := freeOf(all, x.now); !v.expires() {
+			x.note(f.Entry, f.m, ExpireKept, v)
+			return nil
+		}
+		f.all = all
+	}
 	a := x.note(f.Entry, f.m, ExpireDone, verdict{})
-	journal, err := x.journal(ctx, f)
+	var journal *EntryObject
+	if err == nil {
+		journal, err = x.journal(ctx, f)
+	}
 	if err == nil {
 		a.Deleted, err = deleteArchive(ctx, x.opts.Bucket, f.Entry, journal)
 	}

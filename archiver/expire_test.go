@@ -501,6 +501,35 @@ func TestExpireRefusesMixedLabels(t *testing.T) {
 	})
 }
 
+// heldMeanwhile sets a hold on one archive as soon as another is being deleted.
+type heldMeanwhile struct {
+	*storagetest.Memory
+	archive string
+	once    sync.Once
+}
+
+func (h *heldMeanwhile) Delete(ctx context.Context, key, version string) error {
+	h.once.Do(func() {
+		for o, err := range h.List(ctx, storage.ListOptions{}) {
+			if err == nil && strings.Contains(o.Key, h.archive) {
+				_ = h.SetLegalHold(ctx, o.Key, o.Version, true)
+			}
+		}
+	})
+	return h.Memory.Delete(ctx, key, version)
+}
+
+// A hold that comes while older archives are being deleted keeps all of its own.
+func TestExpireSeesALateHold(t *testing.T) {
+	b := &heldMeanwhile{Memory: lockable(), archive: "a0000002"}
+	threeArchives(t, b.Memory, storage.PutOptions{})
+	res, err := Expire(t.Context(), expireOptions(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantActions(t, res, map[string]string{"a0000001": ExpireDone, "a0000002": "kept held", "a0000003": "kept keep"})
+}
+
 // Two databases of one cluster are not each other's newer archives, nor are two
 // whose cluster cannot be told.
 func TestExpireTellsDatabasesApart(t *testing.T) {
