@@ -21,6 +21,7 @@ type config struct {
 	policies  []*policy
 	databases []*database
 	maxKeep   archiver.Period
+	keys      keys
 }
 
 // store is a bucket with a name and a way to sign in.
@@ -32,8 +33,9 @@ type store struct {
 // policy is one entry of "policies".
 type policy struct {
 	archiver.Policy
-	key *yaml.Node
-	at  map[string]*yaml.Node // where each of its keys stands
+	evidence evidence
+	key      *yaml.Node
+	at       map[string]*yaml.Node // where each of its keys stands
 }
 
 // database is one entry of "databases"; its name is its archives' label.
@@ -136,12 +138,13 @@ func (r *configReader) root(n *yaml.Node) {
 		"stores":    func(_, v *yaml.Node) { r.entries(v, "stores", r.store) },
 		"policies":  func(_, v *yaml.Node) { r.entries(v, "policies", r.policy) },
 		"databases": func(_, v *yaml.Node) { r.entries(v, "databases", r.database) },
+		"keys":      func(_, v *yaml.Node) { r.keys(v) },
 		"max-keep": func(_, v *yaml.Node) {
 			if p, ok := r.period(v, "max-keep"); ok {
 				r.config.maxKeep = p
 			}
 		},
-	}, func(key string) string { return notYet(key, "keys", "notify", "servers") })
+	}, func(key string) string { return notYet(key, "notify", "servers") })
 }
 
 // notYet tells keys that a later version will know from misspelt ones.

@@ -14,6 +14,7 @@ import (
 // names and kinds that do not fit together.
 func (r *configReader) across() {
 	for _, p := range r.config.policies {
+		r.evidenceFaults(p)
 		for _, f := range p.Faults(r.config.maxKeep) {
 			if p.at["keep"] != nil && p.Keep.IsZero() && (f.Field == "lock" || f.Field == "expiry") {
 				continue // they miss the keep that was refused

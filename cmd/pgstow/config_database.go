@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -49,7 +50,10 @@ func (r *configReader) database(key, value *yaml.Node) {
 		if strings.Contains(strings.ToLower(key), "password") {
 			return "a password belongs in url, url_file, a service file or ~/.pgpass"
 		}
-		return notYet(key, "encrypt", "sign", "drill-every", "verify-every", "notify")
+		if slices.Contains([]string{"encrypt", "encrypt-to", "sign", "drill-every", "verify-every", "drill-part"}, key) {
+			return "stands in the policy that this database names"
+		}
+		return notYet(key, "notify")
 	})
 	switch {
 	case at["url"] != nil && at["url_file"] != nil:
@@ -143,7 +147,7 @@ func (rt *runtime) databaseConn(cfg *config, d *database) (dumper.Conn, error) {
 		return dumper.Conn{}, usagef("%s: %w", at, err)
 	}
 	if conn.PasswordTyped() && !d.url.vars {
-		rt.warnReadable(cfg.file)
+		rt.warnReadable(cfg.file, "password")
 	}
 	return conn, nil
 }
@@ -173,15 +177,15 @@ func (rt *runtime) connFromFile(d *database) (dumper.Conn, error) {
 		return fail(fmt.Errorf("%s: %w", d.urlFile, err))
 	}
 	if conn.PasswordTyped() {
-		rt.warnReadable(d.urlFile)
+		rt.warnReadable(d.urlFile, "password")
 	}
 	return conn, nil
 }
 
-// warnReadable warns of a file with a password that others can read.
-func (rt *runtime) warnReadable(path string) {
+// warnReadable warns of a file with a secret that others can read.
+func (rt *runtime) warnReadable(path, secret string) {
 	info, err := os.Stat(path)
 	if err == nil && info.Mode().IsRegular() && info.Mode().Perm()&0o004 != 0 {
-		rt.log.Warn("everybody on this machine can read the password in this file; chmod 0600 it", slog.String("file", path))
+		rt.log.Warn("everybody on this machine can read the "+secret+" in this file; chmod 0600 it", slog.String("file", path))
 	}
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"regexp"
 	"strings"
 
@@ -42,6 +43,7 @@ func (r *configReader) policy(key, value *yaml.Node) {
 			p.Expiry, _ = r.word(v, what+": expiry", archiver.ExpiryPgstow, archiver.ExpiryStore)
 		},
 	}
+	maps.Copy(known, r.evidenceFields(p, what))
 	for name, field := range p.counts() {
 		known[name] = func(_, v *yaml.Node) { *field, _ = r.count(v, what+": "+name, maxCount) }
 	}
@@ -52,7 +54,7 @@ func (r *configReader) policy(key, value *yaml.Node) {
 		}
 	}
 	r.object(value, what, known, func(key string) string {
-		return notYet(key, "encrypt", "sign", "drill-every", "verify-every", "notify")
+		return notYet(key, "notify")
 	})
 	r.config.policies = append(r.config.policies, p)
 }

@@ -59,6 +59,23 @@ func TestConfig(t *testing.T) {
 			t.Errorf("policy %s is\n%+v, want\n%+v", p.Name, p.Policy, policies[p.Name])
 		}
 	}
+	wantKeys := keys{
+		encryptTo: []string{"age1qqq", "ssh-ed25519 AAAA", "/etc/recipients", "/etc/pgstow/recipients"}, sign: "/etc/pgstow/sign",
+		allowedSigners: "/etc/pgstow/allowed_signers", identities: []string{"/etc/pgstow/id", "/etc/pgstow/id"}, requireSignature: true,
+	}
+	if !reflect.DeepEqual(c.keys, wantKeys) {
+		t.Errorf("keys are %+v", c.keys)
+	}
+	proofs := evidence{
+		encrypt: wordRequired, encryptTo: []string{"age1other"}, sign: true,
+		drillEvery: archiver.Period{Days: 90}, verifyEvery: archiver.Period{Days: 30}, drillPart: true,
+	}
+	if got := c.policy("sox-7y").evidence; !reflect.DeepEqual(got, proofs) {
+		t.Errorf("sox-7y asks for %+v", got)
+	}
+	if got := c.policy("dev").evidence; !reflect.DeepEqual(got, evidence{encrypt: wordNone}) {
+		t.Errorf("dev asks for %+v", got)
+	}
 	stores := map[string]string{
 		"vault": "s3://acme-archives/pg/", "gcs": "gs://acme-archives/pg/", "disk": "file:///srv/archives/",
 	}
