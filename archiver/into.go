@@ -57,6 +57,9 @@ func selectEntries(ctx context.Context, to dumper.Conn, head *pgarchive.Head, o 
 // pg_restore gets everything, and --table and --schema are its own.
 func (r *restoreRun) choose(ctx context.Context, head *pgarchive.Head) (*choice, error) {
 	o := r.opts.Restore
+	if r.pick != nil {
+		return r.pick(head)
+	}
 	if r.index == nil && r.pass == nil {
 		if len(o.Tables) > 0 {
 			r.warn("without an index --table is pg_restore's: definition and data, no indexes, constraints or triggers")

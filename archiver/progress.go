@@ -23,6 +23,9 @@ const (
 	PhaseComplete    Phase = "completing"      // the store joins the parts
 	PhaseCommit      Phase = "commit"          // read back, index, manifest
 	PhaseFinish      Phase = "finishing"       // pg_restore builds indexes and constraints
+	PhaseSchema      Phase = "schema"          // a drill compares definitions
+	PhaseCompare     Phase = "comparing"       // a drill reads what was restored
+	PhaseDrop        Phase = "dropping"        // the scratch database
 )
 
 // Progress is the state of a running use case.

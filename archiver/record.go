@@ -59,6 +59,8 @@ type Record struct {
 	Reason         string `json:"reason,omitempty"`
 	Result         string `json:"result"`
 	Pgstow         string `json:"pgstow"`
+	// Drill is what a drill did and found.
+	Drill *RecordedDrill `json:"drill,omitempty"`
 	// Manifest is, with RecordExpire, the bytes of the manifest.
 	Manifest []byte `json:"manifest,omitempty"`
 }

@@ -98,12 +98,15 @@ type restoreRun struct {
 	progress *tracker
 	res      *RestoreResult
 
-	entry  Entry
-	dump   StoredObject
-	index  *Index
-	pass   *openObject // over an Object
-	etag   string      // of an Object
-	target dumper.Conn // what is restored into: with Create, the database it creates
+	entry    Entry
+	manifest []byte
+	dump     StoredObject
+	index    *Index
+	pass     *openObject // over an Object
+	etag     string      // of an Object
+	target   dumper.Conn // what is restored into: with Create, the database it creates
+	// pick, when set, decides what is restored in place of --table and --schema.
+	pick func(*pgarchive.Head) (*choice, error)
 }
 
 func (r *restoreRun) run(ctx context.Context) error {
@@ -138,7 +141,7 @@ func (r *restoreRun) readDescription(ctx context.Context) (err error) {
 	if err := r.warm(ctx); err != nil {
 		return err
 	}
-	if r.res.Manifest, _, err = readManifest(ctx, r.opts.Bucket, r.entry); err != nil {
+	if r.res.Manifest, r.manifest, err = readManifest(ctx, r.opts.Bucket, r.entry); err != nil {
 		return err
 	}
 	r.dump = r.res.Manifest.Objects.Dump

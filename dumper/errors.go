@@ -18,6 +18,7 @@ var (
 	ErrRestore     = errors.New("pg_restore failed")              // exit 10
 	ErrPreflight   = errors.New("target cannot take the archive") // exit 10
 	ErrTargetInUse = errors.New("target database is not empty")   // exit 10
+	ErrScratch     = errors.New("scratch database")               // exit 10
 )
 
 // failure is an error that reads as one sentence of its own and still answers

@@ -41,7 +41,7 @@ var exitCodes = []struct {
 	{exitStorage, false, "storage unreachable, denied or too cold to be read, or the outcome is unknown"},
 	{exitNotFound, false, "no such archive or bucket"},
 	{exitRefused, false, "refused by retention, a hold, an existing object or somebody's rule"},
-	{exitIntegrity, false, "integrity: checksum, truncation, missing object"},
+	{exitIntegrity, false, "integrity: checksum, truncation, missing object, a drill's copy that differs"},
 	{exitChanges, false, "lifecycle plan --exit-code: there are changes"},
 	{exitSignal + int(syscall.SIGINT), true, "interrupted (SIGINT) and cleanly aborted"},
 	{exitSignal + int(syscall.SIGTERM), true, "terminated (SIGTERM) and cleanly aborted"},
@@ -112,7 +112,7 @@ func exitCode(ctx context.Context, err error) int {
 		storage.ErrUnknownOutcome, storage.ErrStalled, storage.ErrCold, storage.ErrThawTier):
 		return exitStorage
 	case is(dumper.ErrConnect, dumper.ErrPooler, dumper.ErrVersion, dumper.ErrDump, dumper.ErrRestore,
-		dumper.ErrPreflight, dumper.ErrTargetInUse):
+		dumper.ErrPreflight, dumper.ErrTargetInUse, dumper.ErrScratch):
 		return exitDatabase
 	case is(pgarchive.ErrIncomplete, pgarchive.ErrFormat):
 		return exitIntegrity
@@ -215,6 +215,10 @@ func aftermath(command string, err error) string {
 	switch {
 	case command == "archive":
 		return ": aborted cleanly, nothing was stored"
+	case command == "drill" && errors.As(err, new(*archiver.LeftDatabaseError)):
+		return ": " + oneLine(err.Error())
+	case command == "drill":
+		return ": aborted cleanly, no scratch database is left and nothing was recorded"
 	case errors.As(err, &partial):
 		return ": aborted cleanly; " + oneLine(partial.State())
 	case command == "restore", command == "clone":

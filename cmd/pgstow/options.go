@@ -118,8 +118,11 @@ func (rt *runtime) conn(c *cli.Context, flag string) (dumper.Conn, error) {
 	}
 	if rt.line.typed[flag] && conn.PasswordTyped() {
 		env := "PGSTOW_DB"
-		if flag == flagToDB {
+		switch flag {
+		case flagToDB:
 			env = "PGSTOW_TO_DB"
+		case flagServer:
+			env = "PGSTOW_SERVER"
 		}
 		rt.log.Warn("the password on the command line is readable in the process list and stays in the shell's history; use " +
 			env + ", a service file (service=NAME) or ~/.pgpass")
