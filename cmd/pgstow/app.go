@@ -76,7 +76,7 @@ func newProgram(rt *runtime) *program {
 		archiveCommand(rt), restoreCommand(rt), cloneCommand(rt),
 		listCommand(rt), showCommand(rt), drillCommand(rt),
 		retainCommand(rt), holdCommand(rt), expireCommand(rt), undeleteCommand(rt),
-		lifecycleCommand(rt), thawCommand(rt), cleanupCommand(rt), doctorCommand(rt), versionCommand(rt),
+		lifecycleCommand(rt), thawCommand(rt), cleanupCommand(rt), auditCommand(rt), doctorCommand(rt), versionCommand(rt),
 	}
 	prog.Action = func(c *cli.Context) error {
 		prog.Writer = rt.err

@@ -24,8 +24,10 @@ const (
 	exitNotFound  = 12
 	exitRefused   = 13
 	exitIntegrity = 14
-	exitChanges   = 16
-	exitSignal    = 128 // plus the signal's number
+	// exitViolations: the audit was done, and found some.
+	exitViolations = 15
+	exitChanges    = 16
+	exitSignal     = 128 // plus the signal's number
 )
 
 // exitCodes is what help tells of them; always marks those of every command.
@@ -42,6 +44,7 @@ var exitCodes = []struct {
 	{exitNotFound, false, "no such archive or bucket"},
 	{exitRefused, false, "refused by retention, a hold, an existing object or somebody's rule"},
 	{exitIntegrity, false, "integrity: checksum, truncation, missing object, a drill's copy that differs"},
+	{exitViolations, false, "audit: violations were found"},
 	{exitChanges, false, "lifecycle plan --exit-code: there are changes"},
 	{exitSignal + int(syscall.SIGINT), true, "interrupted (SIGINT) and cleanly aborted"},
 	{exitSignal + int(syscall.SIGTERM), true, "terminated (SIGTERM) and cleanly aborted"},
@@ -118,6 +121,8 @@ func exitCode(ctx context.Context, err error) int {
 		return exitIntegrity
 	case errors.As(err, &store):
 		return exitStorage
+	case is(errViolations):
+		return exitViolations
 	}
 	return exitOther
 }

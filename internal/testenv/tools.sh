@@ -163,7 +163,7 @@ demo)
   ;;
 test)
   postgres
-  debian pgbouncer awscli rclone age time openssh-client
+  debian pgbouncer awscli rclone age time openssh-client chromium
   versitygw
   tool fake-gcs-server github.com/fsouza/fake-gcs-server v1.56.1
   tool toxiproxy-server github.com/Shopify/toxiproxy/v2/cmd/server v2.5.0 server

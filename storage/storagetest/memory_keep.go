@@ -91,6 +91,17 @@ func (m *Memory) SetRetention(ctx context.Context, key, version string, r storag
 	})
 }
 
+// Destroy removes a version whatever keeps it, as nobody but the store's own
+// operator could.
+func (m *Memory) Destroy(key, version string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.objects[key] = slices.DeleteFunc(m.objects[key], func(o memoryObject) bool { return o.Version == version })
+	if len(m.objects[key]) == 0 {
+		delete(m.objects, key)
+	}
+}
+
 // SetLegalHold implements storage.RetentionSetter.
 func (m *Memory) SetLegalHold(ctx context.Context, key, version string, on bool) error {
 	return m.change("hold", key, version, m.opts.Lock, func(o *memoryObject) error {
