@@ -77,6 +77,13 @@ func NewUnpacker(r io.Reader, c Compression, offset int64) (*Unpacker, error) {
 	return u, nil
 }
 
+// reset makes it begin anew with other blocks of the same compression.
+func (u *Unpacker) reset(r io.Reader, offset int64) {
+	u.src, u.parser = r, blockParser{pos: offset}
+	u.r, u.w, u.srcErr, u.err = 0, 0, nil, nil
+	u.open, u.ended, u.content, u.badEnd = false, false, nil, nil
+}
+
 // Next goes to the next stream, skipping what is left of the current one unchecked. It
 // returns io.EOF behind the last block.
 func (u *Unpacker) Next() (Stream, error) {
