@@ -92,7 +92,7 @@ func (e *ColdError) Error() string {
 	case e.Ongoing:
 		return fmt.Sprintf("archive %s lies in %s and is being thawed; `pgstow thaw %s --wait` waits for it (%s)", e.ID, e.Class, e.ID, thawTimesText(e.Class))
 	}
-	return fmt.Sprintf("archive %s lies in %s and has to be thawed before it can be read: %s; `pgstow thaw %s --tier standard`, or restore with --thaw TIER --wait",
+	return fmt.Sprintf("archive %s lies in %s and has to be thawed before it can be read: %s; `pgstow thaw %s --tier standard`, or give --thaw TIER --wait",
 		e.ID, e.Class, thawTimesText(e.Class), e.ID)
 }
 

@@ -576,8 +576,8 @@ func TestExpireCountsWhatIsThere(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	verify := func(minute int, result, manifest string) {
-		r := Record{Kind: RecordVerify, ManifestSHA256: manifest, By: "x", Result: result}
+	verify := func(minute int, mode, result, manifest string) {
+		r := Record{Kind: RecordVerify, ManifestSHA256: manifest, By: "x", Result: result, Verify: &VerifyFacts{Mode: mode}}
 		if _, err := putRecord(t.Context(), b, e, r, nil, nil, time.Date(2026, 12, 1, 0, minute, 0, 0, time.UTC)); err != nil {
 			t.Fatal(err)
 		}
@@ -587,11 +587,16 @@ func TestExpireCountsWhatIsThere(t *testing.T) {
 		want string
 	}{
 		{func() {}, "kept unverified"},
-		{func() { verify(1, ResultPassed, hexSum(nil)) }, "kept unverified"}, // of another manifest
-		{func() { verify(2, ResultPassed, hexSum(raw)) }, ExpireWould},
-		{func() { verify(3, ResultFailed, hexSum(raw)) }, "kept unverified"},
-		{func() { verify(4, ResultPassed, hexSum(raw)) }, ExpireWould},
-		{func() { put(t, b, e.Key+RecordsDir+"20261201T000500Z-verify.json", "{") }, ExpireWould},
+		{func() { verify(1, ModeFull, ResultPassed, hexSum(nil)) }, "kept unverified"},  // of another manifest
+		{func() { verify(2, ModeQuick, ResultPassed, hexSum(raw)) }, "kept unverified"}, // nobody read it
+		{func() { verify(3, ModeFull, ResultPassed, hexSum(raw)) }, ExpireWould},
+		{func() { verify(4, ModeQuick, ResultPassed, hexSum(raw)) }, ExpireWould},
+		{func() { verify(5, ModeQuick, ResultFailed, hexSum(raw)) }, "kept unverified"},
+		{func() { verify(6, ModeQuick, ResultPassed, hexSum(raw)) }, "kept unverified"},
+		{func() { verify(7, ModeFull, ResultPassed, hexSum(raw)) }, ExpireWould},
+		{func() { verify(8, ModeFull, ResultFailed, hexSum(raw)) }, "kept unverified"},
+		{func() { verify(9, ModeFull, ResultPassed, hexSum(raw)) }, ExpireWould},
+		{func() { put(t, b, e.Key+RecordsDir+"20261201T001000Z-verify.json", "{") }, ExpireWould},
 	} {
 		c.add()
 		if res, err = Expire(t.Context(), opts); err != nil || actions(res)["a0000001"] != c.want {

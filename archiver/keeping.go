@@ -23,6 +23,8 @@ const (
 // alone, so that the small objects can always be read.
 const RoleDump = "dump"
 
+const roleRecord = "record"
+
 // roleOf is the TagRole of the object with this name below its archive.
 func roleOf(name string) string {
 	switch strings.TrimSuffix(name, EncryptedSuffix) {
@@ -37,7 +39,7 @@ func roleOf(name string) string {
 	case SignatureName:
 		return "signature"
 	}
-	return "record"
+	return roleRecord
 }
 
 // maxSkew is how wrong the clock may be where a lock depends on it. Requests to

@@ -22,6 +22,7 @@ const (
 	PhaseData        Phase = "data"            // dump or restore streams
 	PhaseComplete    Phase = "completing"      // the store joins the parts
 	PhaseCommit      Phase = "commit"          // read back, index, manifest
+	PhaseReadBack    Phase = "reading back"    // a stored dump is verified
 	PhaseFinish      Phase = "finishing"       // pg_restore builds indexes and constraints
 	PhaseSchema      Phase = "schema"          // a drill compares definitions
 	PhaseCompare     Phase = "comparing"       // a drill reads what was restored

@@ -61,6 +61,8 @@ type Record struct {
 	Pgstow         string `json:"pgstow"`
 	// Drill is what a drill did and found.
 	Drill *RecordedDrill `json:"drill,omitempty"`
+	// Verify is, with RecordVerify, what was looked at and found.
+	Verify *VerifyFacts `json:"verify,omitempty"`
 	// Manifest is, with RecordExpire, the bytes of the manifest.
 	Manifest []byte `json:"manifest,omitempty"`
 }
@@ -227,13 +229,15 @@ func readRecord(ctx context.Context, b storage.Bucket, dir Dir, e RecordEntry) (
 }
 
 // verified reports whether the newest verification of the archive with this
-// manifest has passed. A record that cannot be read is none.
+// manifest has passed. One that did not read everything proves nothing, but what
+// it found wrong counts. A record that cannot be read is none.
 func verified(ctx context.Context, b storage.Bucket, e Entry, manifestSHA256 string) (bool, error) {
 	records, err := readRecords(ctx, b, e, RecordVerify)
 	passed := false
 	for _, r := range records {
 		if r.Record != nil && r.Record.ManifestSHA256 == manifestSHA256 {
-			passed = r.Record.Result == ResultPassed
+			full := r.Record.Verify != nil && r.Record.Verify.Mode == ModeFull
+			passed = r.Record.Result == ResultPassed && (full || passed)
 		}
 	}
 	return passed, err

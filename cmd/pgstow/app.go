@@ -74,7 +74,7 @@ func newProgram(rt *runtime) *program {
 	}}
 	prog.commands = []*command{
 		archiveCommand(rt), restoreCommand(rt), cloneCommand(rt),
-		listCommand(rt), showCommand(rt), drillCommand(rt),
+		listCommand(rt), showCommand(rt), verifyCommand(rt), drillCommand(rt),
 		retainCommand(rt), holdCommand(rt), expireCommand(rt), undeleteCommand(rt),
 		lifecycleCommand(rt), thawCommand(rt), cleanupCommand(rt), auditCommand(rt), doctorCommand(rt), versionCommand(rt),
 	}

@@ -1,0 +1,361 @@
+package archiver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/pgstow/pgstow/storage"
+)
+
+// verifying is the verification of one archive.
+type verifying struct {
+	*VerifiedArchive
+	opts     VerifyOptions
+	entry    Entry
+	progress *tracker
+
+	m       *Manifest
+	all     []seen        // every listed object, and those that the manifest names
+	records []RecordEntry // of all kinds
+}
+
+func verifyEntry(ctx context.Context, e Entry, opts VerifyOptions) *VerifiedArchive {
+	v := &verifying{
+		VerifiedArchive: &VerifiedArchive{
+			ID: e.ID, Label: e.Label, Policy: e.Policy, Key: e.Key, Time: e.Time, VerifyFacts: VerifyFacts{Mode: ModeFull},
+		},
+		opts: opts, entry: e, progress: newTracker(opts.Progress),
+	}
+	if opts.Quick {
+		v.Mode = ModeQuick
+	}
+	v.run(ctx)
+	switch {
+	case len(v.Problems) > 0:
+		v.Result = ResultFailed
+	case v.err != nil:
+		v.Result = ResultUndecided
+	default:
+		v.Result = ResultPassed
+	}
+	if ctx.Err() == nil {
+		v.record(ctx)
+	}
+	v.Error = oneLine(v.err)
+	return v.VerifiedArchive
+}
+
+// run goes on behind what it finds, as far as that can be relied on.
+func (v *verifying) run(ctx context.Context) {
+	v.progress.phase(PhasePreflight)
+	v.later()
+	if err := v.readManifest(ctx); err != nil {
+		v.finding(ManifestName, err)
+	}
+	if err := v.askStore(ctx); err != nil {
+		v.finding(DumpName, err)
+		return
+	}
+	if v.m == nil {
+		return
+	}
+	v.Structure, v.Evidence = v.m.Structure, v.m.Evidence
+	v.compareStored()
+	v.comparePromise()
+	if v.Mode == ModeQuick || v.err != nil {
+		return
+	}
+	v.readBack(ctx)
+}
+
+// later tells what lies over the objects. It hides them from plain readers alone.
+func (v *verifying) later() {
+	if v.entry.Hidden {
+		v.warn(v.opts.Log, "delete markers or later versions hide objects of it from plain readers; `pgstow undelete` removes the markers")
+	} else if len(v.entry.Later) > 0 {
+		v.warn(v.opts.Log, "there are later versions of its objects, which change nothing for pgstow; `pgstow show` lists them")
+	}
+}
+
+func (v *verifying) readManifest(ctx context.Context) error {
+	key := v.entry.dir().Key(ManifestName)
+	raw, err := readSmall(ctx, v.opts.Bucket, key, v.entry.version(ManifestName), maxManifest)
+	if err != nil {
+		return fmt.Errorf("read manifest: %w", err)
+	}
+	v.ManifestSHA256 = hexSum(raw)
+	v.Bytes += int64(len(raw))
+	if v.m, err = decodeManifest(raw, v.entry.dir()); err != nil {
+		v.m = nil
+	}
+	return err
+}
+
+// askStore looks at every object that was listed or that the manifest names, and
+// reads the records.
+func (v *verifying) askStore(ctx context.Context) (err error) {
+	objects := append([]EntryObject(nil), v.entry.Objects...)
+	if v.m != nil {
+		for _, o := range v.m.Objects.all() {
+			name := nameOf(o.Key)
+			if !slices.ContainsFunc(objects, func(o EntryObject) bool { return o.Name == name }) {
+				objects = append(objects, EntryObject{Name: name, Version: o.Version})
+			}
+		}
+	}
+	if v.all, err = look(ctx, v.opts.Bucket, v.entry.dir(), objects); err != nil {
+		return err
+	}
+	v.Objects = len(v.all)
+	v.Protection = shown(v.all)
+	v.Denied = v.Protection.Denied
+	if len(v.Denied) > 0 {
+		v.warn(v.opts.Log, "the store does not show these credentials its "+joined(v.Denied)+": whether they are as promised is not known")
+	}
+	if v.records, err = readRecords(ctx, v.opts.Bucket, v.entry, ""); err != nil {
+		return err
+	}
+	for _, r := range v.records {
+		if r.Error != "" {
+			v.warn(v.opts.Log, r.Name+" cannot be relied on: "+r.Error)
+		}
+	}
+	return nil
+}
+
+// all are those that there are.
+func (o *Objects) all() []*StoredObject {
+	list := []*StoredObject{&o.Dump}
+	for _, other := range []*StoredObject{o.Index, o.Globals} {
+		if other != nil {
+			list = append(list, other)
+		}
+	}
+	return list
+}
+
+// nameOf is the name of an object below its archive.
+func nameOf(key string) string {
+	_, name, _ := ParseKey(key)
+	return name
+}
+
+// compareStored holds size, version and checksum of each object against the
+// manifest.
+func (v *verifying) compareStored() {
+	for _, o := range v.m.Objects.all() {
+		name := nameOf(o.Key)
+		for _, s := range v.all {
+			if s.Name == name {
+				if what := o.differs(s); what != "" {
+					v.problems(Problem{Object: name, What: what})
+				}
+			}
+		}
+	}
+}
+
+// differs says in what the store's object is not the one of the manifest.
+func (o *StoredObject) differs(s seen) string {
+	c := checksumOf(s.o)
+	switch {
+	case s.gone:
+		return "it is missing from the bucket"
+	case o.Version != "" && s.Version != "" && o.Version != s.Version:
+		return fmt.Sprintf("its oldest version is %s, the manifest names %s", s.Version, o.Version)
+	case s.o.Key == "": // nothing of it may be seen
+		return ""
+	case s.o.Size != o.Size:
+		return fmt.Sprintf("it has %d bytes, the manifest says %d", s.o.Size, o.Size)
+	case o.Checksum != nil && c != nil && c.Algorithm == o.Checksum.Algorithm && c.Value != o.Checksum.Value:
+		return fmt.Sprintf("the store's %s of it is %s, the manifest says %s", c.Algorithm, c.Value, o.Checksum.Value)
+	}
+	return ""
+}
+
+// comparePromise holds lock, hold, class, tags and encryption of each object
+// against what the manifest promises.
+func (v *verifying) comparePromise() {
+	kept := v.m.Kept
+	if kept == nil {
+		return
+	}
+	k := keeper{bucket: v.opts.Bucket, policy: kept.Policy,
+		created: map[string]creation{}, shown: map[string]Protection{}, denied: map[storage.Attribute]bool{}}
+	if v.entry.Policy != DefaultPolicy {
+		k.policy.Name = v.entry.Policy
+	}
+	k.policy.LegalHold = v.held(kept.LegalHold)
+	lock := storage.Retention{Mode: kept.Lock, Until: kept.RetainUntil}
+	if !lock.Until.After(v.now()) {
+		lock = storage.Retention{}
+	}
+	for _, s := range v.all {
+		if roleOf(s.Name) == roleRecord || s.gone || s.o.Key == "" {
+			continue
+		}
+		k.created[s.key] = creation{name: s.Name, version: s.Version, retention: lock}
+		s.o.Created = time.Time{} // that the lock was long enough was compared when it was set
+		if err := k.compare(s.key, s.o); err != nil {
+			v.finding(s.Name, err)
+		}
+	}
+}
+
+// held is whether the archive is to be on hold: as its policy wants it, or as the
+// newest record of a hold has it.
+func (v *verifying) held(byPolicy bool) bool {
+	held := byPolicy
+	for _, r := range v.records {
+		if r.Record != nil && r.Record.Kind == RecordHold && r.Record.ManifestSHA256 == v.ManifestSHA256 {
+			held = r.Record.Result == HoldSet
+		}
+	}
+	return held
+}
+
+// now is the time by the store's clock.
+func (v *verifying) now() time.Time {
+	return v.opts.Now().UTC().Add(-v.opts.Bucket.Capabilities().ClockSkew)
+}
+
+// readBack reads index, globals and dump.
+func (v *verifying) readBack(ctx context.Context) {
+	index, err := v.readIndex(ctx)
+	v.finding(IndexName, err)
+	if o := v.m.Objects.Globals; o != nil && !v.gone(GlobalsName) {
+		_, err := readStored(ctx, v.opts.Bucket, o)
+		v.finding(GlobalsName, err)
+		v.Bytes += o.Size
+	}
+	if v.err != nil {
+		return
+	}
+	if err := v.warm(ctx); err != nil {
+		v.finding(DumpName, err)
+		return
+	}
+	v.readDump(ctx, index)
+}
+
+// readIndex reads the index and compares it with the manifest; nil when there is none.
+func (v *verifying) readIndex(ctx context.Context) (*Index, error) {
+	if v.m.Objects.Index == nil || v.gone(IndexName) {
+		return nil, nil
+	}
+	ix, err := readIndex(ctx, v.opts.Bucket, v.m)
+	if err != nil {
+		return nil, err
+	}
+	v.Bytes += v.m.Objects.Index.Size
+	if found := ix.totals(); !found.equal(v.m.Totals) {
+		v.problems(Problem{Object: ManifestName, What: "its totals are not those of the index"})
+	}
+	if evidence, _ := ix.evidence(); evidence != v.m.Evidence {
+		v.problems(Problem{Object: ManifestName, What: fmt.Sprintf("it says evidence %s, the index has evidence %s", v.m.Evidence, evidence)})
+	}
+	return ix, nil
+}
+
+func (t Totals) equal(o Totals) bool {
+	rows := t.Rows == o.Rows || t.Rows != nil && o.Rows != nil && *t.Rows == *o.Rows
+	t.Rows, o.Rows = nil, nil
+	return rows && t == o
+}
+
+// readDump reads the dump; without an index its hash is all that is compared.
+func (v *verifying) readDump(ctx context.Context, index *Index) {
+	o := v.m.Objects.Dump
+	if o.Version == "" {
+		o.Version = v.entry.version(DumpName)
+	}
+	if v.gone(DumpName) {
+		return
+	}
+	v.progress.total(o.Size, false)
+	v.progress.phase(PhaseReadBack)
+	pass := dumpPass{object: o, index: index, progress: v.progress}
+	problems, err := pass.read(ctx, storedDump{bucket: v.opts.Bucket, key: o.Key, version: o.Version})
+	v.Bytes += pass.n.Load()
+	v.problems(problems...)
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, storage.ErrRange) {
+		err = integrity("it ends before the %d bytes that the manifest says", o.Size)
+	}
+	v.finding(DumpName, causeOf(ctx, err))
+	if err != nil || pass.head == nil {
+		return
+	}
+	t := index.totals()
+	v.Blocks, v.Tables, v.LargeObjects, v.Rows = t.Blocks, t.Tables, t.LargeObjects, t.Rows
+}
+
+func (v *verifying) seen(name string) (seen, bool) {
+	for _, s := range v.all {
+		if s.Name == name {
+			return s, true
+		}
+	}
+	return seen{}, false
+}
+
+// gone says that an object is missing, which was said already.
+func (v *verifying) gone(name string) bool {
+	s, ok := v.seen(name)
+	return ok && s.gone
+}
+
+// warm sees to it that the dump can be read, or says that it cannot and what to do.
+func (v *verifying) warm(ctx context.Context) error {
+	s, ok := v.seen(DumpName)
+	if !ok || !s.o.Thaw.Cold || s.o.Thaw.Readable(v.now()) {
+		return nil
+	}
+	if v.opts.Thaw.Tier == "" {
+		return &ColdError{ID: v.ID, Class: s.o.StorageClass, Ongoing: s.o.Thaw.Ongoing}
+	}
+	opts := v.opts.Thaw
+	opts.Bucket, opts.Log = v.opts.Bucket, v.opts.Log
+	res, err := thawEntry(ctx, v.entry, opts)
+	switch {
+	case err != nil:
+		return err
+	case !res.readable():
+		return &ColdError{ID: v.ID, Class: s.o.StorageClass, Ongoing: true, Takes: res.Takes}
+	}
+	return nil
+}
+
+// record leaves what was found beside the archive. What is denied is a warning.
+func (v *verifying) record(ctx context.Context) {
+	switch {
+	case v.opts.NoRecord, v.ManifestSHA256 == "", v.Result == ResultUndecided:
+		return
+	case v.Mode == ModeQuick && v.Result == ResultPassed:
+		return // of what is asked every night, nothing needs to stay as long as the archive
+	}
+	facts := v.VerifyFacts
+	r := Record{Kind: RecordVerify, ManifestSHA256: v.ManifestSHA256, By: v.opts.By, Result: v.Result, Pgstow: v.opts.Pgstow, Verify: &facts}
+	there := make([]seen, 0, len(v.all))
+	for _, s := range v.all {
+		if !s.gone {
+			there = append(there, s)
+		}
+	}
+	var kept *Kept
+	if v.m != nil {
+		kept = v.m.Kept
+	}
+	o, err := putRecord(ctx, v.opts.Bucket, v.entry, r, there, kept, v.opts.Now())
+	switch {
+	case err == nil:
+		v.Record = o.Name
+	case errors.Is(err, storage.ErrPermission), errors.Is(err, storage.ErrCredentials):
+		v.warn(v.opts.Log, "these credentials may not store the record of it: "+oneLine(err))
+	case v.err == nil:
+		v.err = fmt.Errorf("it is verified (%s), and that could not be recorded: %w", v.Result, err)
+	}
+}
