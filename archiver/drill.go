@@ -99,7 +99,11 @@ type DrillError struct {
 }
 
 func (e *DrillError) Error() string {
-	text := fmt.Sprintf("the copy differs: %s", oneLine(errors.New(e.Differences[0].String())))
+	first := e.Differences[0]
+	text := "the copy differs: " + first.String()
+	if first.Kind == DiffRestore {
+		text = "the archive does not restore: " + first.What
+	}
 	if n := len(e.Differences) - 1; n > 0 {
 		text += fmt.Sprintf("; and %d more", n)
 	}
@@ -380,7 +384,7 @@ func (d *drill) conclude(ctx context.Context, err error) error {
 	res := d.found
 	res.Phases, res.Seconds, res.RestoreSeconds = d.clock.list, seconds(d.clock.total()), seconds(d.restoring)
 	res.Differing, res.NotCompared = len(res.Differences), d.plan.left
-	res.Complete = len(res.NotCompared) == 0 && res.Part == nil && res.Sample == nil
+	res.Complete = !d.plan.missed && res.Part == nil && res.Sample == nil && res.Schema != SchemaNotCompared
 	if err == nil && res.Result == ResultFailed {
 		err = &DrillError{ID: res.ID, Differences: res.Differences}
 	}

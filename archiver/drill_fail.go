@@ -25,7 +25,7 @@ func (d *drill) notRestored(ctx context.Context, err error) error {
 		return err
 	default:
 		if why := d.serverFault(ctx, err); why != "" {
-			return fmt.Errorf("%w (%s; nothing is said about the archive)", err, why)
+			return fmt.Errorf("%w; %s, which says nothing of the archive", err, why)
 		}
 	}
 	d.found = d.newResult()
@@ -53,11 +53,11 @@ func (d *drill) serverFault(ctx context.Context, err error) string {
 	text := err.Error()
 	for _, words := range serverWords {
 		if strings.Contains(text, words) {
-			return "the scratch server's fault"
+			return "the scratch server is at fault"
 		}
 	}
 	if fault := dumper.ProbeWrite(ctx, d.scratch.Conn); fault != nil {
-		return "the scratch server's fault: " + oneLine(fault)
+		return "the scratch server is at fault (" + oneLine(fault) + ")"
 	}
 	return ""
 }

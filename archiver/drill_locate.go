@@ -95,21 +95,28 @@ func (l *lineCutter) Write(p []byte) (int, error) {
 	}
 }
 
-// locate names the first row that differs by its primary key, if it has one. That it cannot
-// is no error of the drill.
-func (c *comparison) locate(ctx context.Context, s *dumper.CopySession, t *drilledTable, target dumper.CopyTarget, relation *dumper.Relation, diff *DrillDifference) error {
+// locate names the first row that differs by its primary key, if it has one. ways are those
+// to read the copy.
+func (c *comparison) locate(ctx context.Context, s *dumper.CopySession, ways []copying, t *drilledTable, target dumper.CopyTarget, relation *dumper.Relation, diff *DrillDifference) error {
 	key, err := s.PrimaryKey(ctx, relation.OID)
 	if err != nil {
 		return err
 	}
-	archived, copied := newBucketSums(), newBucketSums()
+	archived := newBucketSums()
 	if err := c.readArchived(ctx, t, &archived.lines); err != nil {
 		return err
 	}
-	if err := s.Copy(ctx, &copied.lines, target); err != nil {
-		return err
+	var copied copying
+	var buckets map[int]bool
+	for _, way := range ways { // the one in which less differs is the source's
+		found := newBucketSums()
+		if err := way(ctx, &found.lines, target); err != nil {
+			return err
+		}
+		if some := archived.differing(found); copied == nil || len(some) < len(buckets) {
+			copied, buckets = way, some
+		}
 	}
-	buckets := archived.differing(copied)
 	if len(buckets) == 0 {
 		return nil // the copy has changed meanwhile
 	}
@@ -119,7 +126,7 @@ func (c *comparison) locate(ctx context.Context, s *dumper.CopySession, t *drill
 			there[h]++
 		}
 	}}
-	if err := s.Copy(ctx, &count, target); err != nil {
+	if err := copied(ctx, &count, target); err != nil {
 		return err
 	}
 	name := keyNamer(target.Columns, key)
@@ -148,7 +155,7 @@ func (c *comparison) locate(ctx context.Context, s *dumper.CopySession, t *drill
 			extra = name(row)
 		}
 	}}
-	if err := s.Copy(ctx, &look, target); err != nil {
+	if err := copied(ctx, &look, target); err != nil {
 		return err
 	}
 	if extra != "" {

@@ -29,6 +29,8 @@ type drillPlan struct {
 
 	noOwners, noTablespaces, noSubscriptions bool
 	left                                     []string // what is not compared, and why
+	// missed: some of it is content, or what defines it.
+	missed bool
 }
 
 // drilledTable is what one statement of the archive loads: a table, or all that is loaded
@@ -51,6 +53,12 @@ type drilledTable struct {
 type drilledSequence struct {
 	dumper.SequenceName
 	value dumper.SequenceValue
+}
+
+// miss notes content, or definitions, that are not compared.
+func (p *drillPlan) miss(what, why string) {
+	p.missed = true
+	p.leave(what, why)
 }
 
 // leave notes what is not compared.
@@ -260,12 +268,12 @@ func (p *drillPlan) readTables(ix *Index, chosen map[int]bool) {
 		t.add(b)
 	}
 	for reason, n := range without {
-		p.leave(countedNoun(n, "table"), reason)
+		p.miss(countedNoun(n, "table"), reason)
 	}
 	p.tables = joinOrders(p.tables)
 	for _, t := range p.tables {
 		if t.countOnly {
-			p.leave("content of a partitioned table", "its partitions were loaded through it, with their columns in different orders; its rows are counted")
+			p.miss("content of a partitioned table", "its partitions were loaded through it, with their columns in different orders; its rows are counted")
 		}
 	}
 	// The largest first, so that the last ones to run are small.
@@ -310,7 +318,7 @@ func (p *drillPlan) readObjects(ix *Index, chosen map[int]bool) {
 		total += b.LargeObjects
 	}
 	if total != len(ix.LargeObjects) {
-		p.leave(countedNoun(total, "large object"), "there is no evidence of them")
+		p.miss(countedNoun(total, "large object"), "there is no evidence of them")
 		return
 	}
 	for _, b := range ix.Blocks {
@@ -340,7 +348,7 @@ func (p *drillPlan) readSequences() {
 		p.sequences = append(p.sequences, drilledSequence{dumper.SequenceName{Schema: e.Namespace.S, Name: e.Tag.S}, value})
 	}
 	if unread > 0 {
-		p.leave(countedNoun(unread, "sequence"), "their definition is not understood")
+		p.miss(countedNoun(unread, "sequence"), "their definition is not understood")
 	}
 }
 

@@ -30,7 +30,8 @@ type RecordedDrill struct {
 	Schema       string `json:"schema"`
 	SchemaReason string `json:"schema_reason,omitempty"`
 
-	// Complete says that everything in the archive was restored and compared.
+	// Complete says that all rows, sequences, large objects and definitions were restored and
+	// compared. NotCompared may have what is beside them, such as owners.
 	Complete    bool         `json:"complete"`
 	NotCompared []string     `json:"not_compared,omitempty"`
 	Part        *DrillPart   `json:"part,omitempty"`   // of chosen tables

@@ -30,7 +30,7 @@ func (c *comparison) compareSchema(ctx context.Context) error {
 	}
 	if why != "" {
 		c.schema, c.schemaReason = SchemaNotCompared, why
-		c.plan.leave("definitions", why)
+		c.plan.miss("definitions", why)
 		return nil
 	}
 	found, err := c.definitionsOf(ctx, c.scratch.Conn, tools)

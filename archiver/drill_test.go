@@ -130,7 +130,7 @@ func TestDrill(t *testing.T) {
 			if err != nil {
 				t.Fatalf("%v\n%+v", err, res)
 			}
-			if res.Result != ResultPassed || res.Rows != *m.Totals.Rows || res.Schema != SchemaEqual || res.LargeObjects != sample.LargeObjects || res.Sequences < 6 || res.Tables < 12 {
+			if res.Result != ResultPassed || !res.Complete || res.Rows != *m.Totals.Rows || res.Schema != SchemaEqual || res.LargeObjects != sample.LargeObjects || res.Sequences < 6 || res.Tables < 12 {
 				t.Errorf("result: %+v", res)
 			}
 			if !strings.Contains(res.SchemaReason, "spelled otherwise") {

@@ -122,6 +122,22 @@ func (s *CopySession) Copy(ctx context.Context, w io.Writer, t CopyTarget) error
 	return s.explain(ctx, sql, err)
 }
 
+// CopyForced is Copy of a table with FORCE ROW LEVEL SECURITY by its owner, from whom the
+// policies would hide rows: they are not forced meanwhile.
+func (s *CopySession) CopyForced(ctx context.Context, w io.Writer, t CopyTarget) error {
+	table := "ALTER TABLE ONLY " + t.name
+	if err := s.Exec(ctx, table+" NO FORCE ROW LEVEL SECURITY"); err != nil {
+		return err
+	}
+	err := s.Copy(ctx, w, t)
+	return errors.Join(err, s.Exec(ctx, table+" FORCE ROW LEVEL SECURITY"))
+}
+
+// SwitchBytea sets the other form of bytea_output, which pg_dump takes as it finds it.
+func (s *CopySession) SwitchBytea(ctx context.Context) error {
+	return s.Exec(ctx, "SELECT pg_catalog.set_config('bytea_output', CASE pg_catalog.current_setting('bytea_output') WHEN 'hex' THEN 'escape' ELSE 'hex' END, false)")
+}
+
 // LargeObject reads at most n bytes of a large object.
 func (s *CopySession) LargeObject(ctx context.Context, oid uint32, offset int64, n int) ([]byte, error) {
 	const sql = "SELECT pg_catalog.lo_get($1::oid, $2::int8, $3::int4)"

@@ -14,13 +14,14 @@ type Relation struct {
 	// Condition is the WHERE clause of an extension's configuration table: pg_dump takes
 	// only the rows that it names.
 	Condition string
+	Forced    bool // FORCE ROW LEVEL SECURITY
 }
 
 // Relations lists all tables but the catalogue's.
 func (s *CopySession) Relations(ctx context.Context) ([]Relation, error) {
 	rows, err := s.Query(ctx, `
 		SELECT c.oid, n.nspname, c.relname, c.relkind, (SELECT i.inhparent FROM pg_catalog.pg_inherits i WHERE i.inhrelid = c.oid AND c.relispartition),
-			(SELECT x.condition FROM pg_catalog.pg_extension e, LATERAL unnest(e.extconfig, e.extcondition) x (config, condition) WHERE x.config = c.oid LIMIT 1)
+			(SELECT x.condition FROM pg_catalog.pg_extension e, LATERAL unnest(e.extconfig, e.extcondition) x (config, condition) WHERE x.config = c.oid LIMIT 1), c.relforcerowsecurity
 		FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 		WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't' AND n.nspname NOT IN ('pg_catalog', 'information_schema')`)
 	if err != nil {
@@ -28,7 +29,7 @@ func (s *CopySession) Relations(ctx context.Context) ([]Relation, error) {
 	}
 	all := make([]Relation, len(rows))
 	for i, r := range rows {
-		all[i] = Relation{OID: r[0], Schema: r[1], Name: r[2], Parent: r[4], Condition: r[5]}
+		all[i] = Relation{OID: r[0], Schema: r[1], Name: r[2], Parent: r[4], Condition: r[5], Forced: r[6] == "t"}
 		if r[3] != "" {
 			all[i].Kind = r[3][0]
 		}

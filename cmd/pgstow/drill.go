@@ -229,7 +229,7 @@ func (d *drill) verdict(r *archiver.DrillResult) string {
 	case r.Result == archiver.ResultFailed:
 		return "FAILED: " + counted(len(r.Differences), "difference")
 	case r.Complete:
-		return "passed: everything is equal"
+		return "passed: the copy is equal"
 	}
 	return "passed: what was compared is equal"
 }
