@@ -53,6 +53,8 @@ type ArchiveOptions struct {
 	StallTimeout time.Duration
 	// DumpArgs are further options for pg_dump.
 	DumpArgs []string
+	// Signer signs the manifest; nil leaves the archive unsigned.
+	Signer Signer
 	// Pgstow is this program's version, for the manifest.
 	Pgstow string
 	// Log receives warnings; nil discards them.

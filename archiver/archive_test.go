@@ -47,7 +47,7 @@ func TestRoundTrip(t *testing.T) {
 			checkResult(t, res, b, source)
 			checkByHand(t, res.Manifest, content(t, b))
 
-			shown, err := Show(t.Context(), b, res.Manifest.ID, "")
+			shown, err := Show(t.Context(), ShowOptions{Bucket: b, Ref: res.Manifest.ID})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -198,12 +198,13 @@ func TestWholeOrAbsent(t *testing.T) {
 	pg := testenv.Postgres(t)
 	db := smallSource(t, pg)
 	conn := connTo(t, pg, db)
+	signer := openKey(t, sshKey(t, "ed25519"))
 	for _, mode := range []string{refused, lost, unsure, gone, lostGone} {
 		t.Run(mode, func(t *testing.T) {
 			at := 1
 			for ; ; at++ {
 				b := &faultyBucket{Memory: storagetest.NewMemory(storagetest.MemoryOptions{}), mode: mode, at: at}
-				res, err := Archive(t.Context(), ArchiveOptions{Bucket: b, Conn: conn, Pgstow: "test"})
+				res, err := Archive(t.Context(), ArchiveOptions{Bucket: b, Conn: conn, Pgstow: "test", Signer: signer})
 				if b.last == "" {
 					break // all operations have had their turn
 				}
@@ -214,7 +215,7 @@ func TestWholeOrAbsent(t *testing.T) {
 				}
 				archived(t, pg, db, b.Memory) // and the next run is none the worse
 			}
-			if at < 8 { // put dump, put and stat globals, stat dump, put and stat index, put and open manifest
+			if at < 11 { // put dump, put and stat globals, stat dump, put and stat index, list, put and stat signature, put and open manifest
 				t.Errorf("only %d operations were seen", at-1)
 			}
 		})
@@ -233,6 +234,7 @@ func wholeOrAbsent(t *testing.T, b storage.Bucket, res *ArchiveResult, err error
 			t.Errorf("archived as %s, listed are %v", res.Manifest.ID, ids(all))
 		}
 		checkByHand(t, res.Manifest, content(t, b))
+		signedByHand(t, res.Manifest, content(t, b))
 		return
 	}
 	if !errors.Is(err, errInjected) {
@@ -244,10 +246,11 @@ func wholeOrAbsent(t *testing.T, b storage.Bucket, res *ArchiveResult, err error
 			t.Errorf("does not say what to do: %v", err)
 		}
 		if all := listed(t, b); len(all) == 1 { // then it must be whole
-			if shown, err := Show(t.Context(), b, unknown.id, ""); err != nil {
+			if shown, err := Show(t.Context(), ShowOptions{Bucket: b, Ref: unknown.id}); err != nil {
 				t.Error(err)
 			} else {
 				checkByHand(t, shown.Manifest, content(t, b))
+				signedByHand(t, shown.Manifest, content(t, b))
 			}
 		}
 		return

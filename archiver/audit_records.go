@@ -35,11 +35,11 @@ func (x *auditing) records(ctx context.Context, a *audited, e Entry) ([]RecordEn
 	records := make([]RecordEntry, len(names))
 	for i, o := range names {
 		records[i] = RecordEntry{Name: o.Name, Version: o.Version}
-		r, err := readRecord(ctx, x.opts.Bucket, e.dir(), records[i])
+		err := records[i].read(ctx, x.opts.Bucket, e, Trust{})
 		if err != nil && !isFinding(err) {
 			return nil, err
 		}
-		records[i].Record, records[i].Error = r, oneLine(err)
+		records[i].Error = oneLine(err)
 	}
 	slices.SortStableFunc(records, func(a, b RecordEntry) int { return cmp.Compare(a.Name, b.Name) })
 	return records, nil

@@ -83,7 +83,7 @@ func auditRecord(t testing.TB, b storage.Bucket, id, kind, result string, hoursA
 		t.Fatal(err)
 	}
 	r := Record{Kind: kind, ManifestSHA256: hexSum(raw), By: "alice@host", Result: result, Pgstow: "test"}
-	if _, err := putRecord(t.Context(), b, e, r, all, m.Kept, auditNow().Add(time.Duration(-hoursAgo)*time.Hour)); err != nil {
+	if _, err := putRecord(t.Context(), b, e, r, nil, all, m.Kept, auditNow().Add(time.Duration(-hoursAgo)*time.Hour)); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -402,7 +402,7 @@ func TestAuditFindsWhatIsNotAsPromised(t *testing.T) {
 			made:  func(m *Manifest) { m.Kept = nil },
 			after: func(t *testing.T, b *storagetest.Memory, m *Manifest) {
 				r := Record{Kind: RecordDrill, ManifestSHA256: strings.Repeat("1", 64), By: "x", Result: ResultPassed, Pgstow: "test"}
-				if _, err := putRecord(t.Context(), b, resolved(t, b, m.ID), r, nil, nil, auditNow()); err != nil {
+				if _, err := putRecord(t.Context(), b, resolved(t, b, m.ID), r, nil, nil, nil, auditNow()); err != nil {
 					t.Fatal(err)
 				}
 				put(t, b, keyOf(m, newRecordName(RecordVerify, auditNow())), "{")

@@ -76,36 +76,44 @@ func (r *archiveRun) putSmall(ctx context.Context, name string, data []byte, con
 	return o, causeOf(guarded, err)
 }
 
-// readBack compares an object with what the store says about it now. Only a
-// store that denies the reading is believed without.
+// readBack is compareStored, and notes in the manifest what is denied.
 func (r *archiveRun) readBack(ctx context.Context, so *StoredObject, put storage.Object) error {
+	denied, err := r.compareStored(ctx, so, put)
+	if denied {
+		r.manifest.ReadBack = ReadBackDenied
+	}
+	return err
+}
+
+// compareStored compares an object with what the store says about it now. Only
+// a store that denies the reading is believed without.
+func (r *archiveRun) compareStored(ctx context.Context, so *StoredObject, put storage.Object) (denied bool, err error) {
 	ctx, cancel := r.bounded(ctx)
 	defer cancel()
 	got, err := r.opts.Bucket.Stat(ctx, so.Key, put.Version)
 	switch {
 	case errors.Is(err, storage.ErrPermission):
 		if err := r.keeper.refusal(so.Key, err); err != nil {
-			return err
+			return true, err
 		}
-		r.manifest.ReadBack = ReadBackDenied
-		got = put
+		denied, got = true, put
 	case errors.Is(err, storage.ErrNotExist):
-		return integrity("%s is not there after it was stored: %w", so.Key, err)
+		return denied, integrity("%s is not there after it was stored: %w", so.Key, err)
 	case err != nil:
-		return fmt.Errorf("read back: %w", causeOf(ctx, err))
+		return denied, fmt.Errorf("read back: %w", causeOf(ctx, err))
 	}
 	switch {
 	case got.Size != so.Size:
-		return integrity("%s has %d bytes in the store, %d were sent", so.Key, got.Size, so.Size)
+		return denied, integrity("%s has %d bytes in the store, %d were sent", so.Key, got.Size, so.Size)
 	case got.Version != put.Version:
-		return integrity("%s has version %q in the store, %q was written", so.Key, got.Version, put.Version)
+		return denied, integrity("%s has version %q in the store, %q was written", so.Key, got.Version, put.Version)
 	case so.Checksum != nil && got.Checksum != (storage.Checksum{}) && got.Checksum != *so.Checksum:
-		return integrity("%s has checksum %s %s in the store, %s %s was written", so.Key,
+		return denied, integrity("%s has checksum %s %s in the store, %s %s was written", so.Key,
 			got.Checksum.Algorithm, got.Checksum.Value, so.Checksum.Algorithm, so.Checksum.Value)
 	case err != nil:
-		return nil // nothing more was shown
+		return denied, nil // nothing more was shown
 	}
-	return r.keeper.compare(so.Key, got)
+	return denied, r.keeper.compare(so.Key, got)
 }
 
 // bounded caps a request without a body, retries included.
@@ -121,11 +129,17 @@ func (r *archiveRun) commit(ctx context.Context) (*ArchiveResult, error) {
 	if err := context.Cause(ctx); err != nil {
 		return nil, err
 	}
+	if err := r.lookBack(ctx); err != nil {
+		return nil, err
+	}
 	if err := r.keep(ctx); err != nil {
 		return nil, err
 	}
 	raw, err := r.manifest.encode()
 	if err != nil {
+		return nil, err
+	}
+	if err := r.sign(ctx, raw); err != nil {
 		return nil, err
 	}
 	key := r.dir.Key(ManifestName)
@@ -143,6 +157,28 @@ func (r *archiveRun) commit(ctx context.Context) (*ArchiveResult, error) {
 	r.noteStored(key, o, nil)
 	res := &ArchiveResult{Manifest: r.manifest, ManifestSHA256: hexSum(raw), Warnings: slices.Clone(r.manifest.Warnings)}
 	return res, r.readBackManifest(ctx, key, o.Version, raw, res)
+}
+
+// sign stores the signature of the manifest, if there is a key: before the
+// manifest, so that no archive exists for a moment without it.
+func (r *archiveRun) sign(ctx context.Context, raw []byte) error {
+	if r.opts.Signer == nil {
+		return nil
+	}
+	armored, err := r.opts.Signer.Sign(raw)
+	if err != nil {
+		return fmt.Errorf("sign the manifest: %w", err)
+	}
+	key := r.dir.Key(SignatureName)
+	o, err := r.putSmall(ctx, SignatureName, armored, "text/plain")
+	r.noteStored(key, o, err)
+	if err != nil {
+		return fmt.Errorf("store signature: %w", err)
+	}
+	// What is denied here the manifest cannot say any more; its own read-back is
+	// denied then, too, which the result tells.
+	_, err = r.compareStored(ctx, &StoredObject{Key: key, Version: o.Version, Size: int64(len(armored)), Checksum: checksumOf(o)}, o)
+	return err
 }
 
 // keep ends what is said in the manifest about how the archive is kept: locks

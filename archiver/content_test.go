@@ -36,7 +36,7 @@ func compressed(t *testing.T, pg *testenv.Cluster, db, compression string, chang
 	if err != nil {
 		t.Fatal(err)
 	}
-	shown, err := Show(t.Context(), b, res.Manifest.ID, "")
+	shown, err := Show(t.Context(), ShowOptions{Bucket: b, Ref: res.Manifest.ID})
 	if err != nil {
 		t.Fatal(err)
 	}

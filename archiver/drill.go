@@ -41,6 +41,10 @@ type DrillOptions struct {
 	// Thaw is as in RestoreOptions.
 	Thaw ThawOptions
 
+	// Trust says whose archives are drilled; Signer signs the record.
+	Trust  Trust
+	Signer Signer
+
 	By     string // who, recorded
 	Pgstow string // this program's version
 	Log    *slog.Logger
@@ -158,7 +162,7 @@ func Drill(ctx context.Context, opts DrillOptions) (*DrillResult, error) {
 	d.restore = &restoreRun{
 		opts: RestoreOptions{
 			Bucket: opts.Bucket, Ref: opts.Ref, Name: opts.Name, PGBin: opts.PGBin, Jobs: opts.Jobs,
-			Thaw: opts.Thaw, Log: opts.Log,
+			Thaw: opts.Thaw, Trust: opts.Trust, Log: opts.Log,
 		},
 		log: d.log, progress: newTracker(d.clock.watch(opts.Progress)), res: new(RestoreResult), pick: d.pick,
 	}
@@ -420,7 +424,7 @@ func (d *drill) record(ctx context.Context) (string, error) {
 		Kind: RecordDrill, ManifestSHA256: hexSum(d.restore.manifest), By: d.opts.By, Result: d.found.Result, Pgstow: d.opts.Pgstow,
 		Drill: &drilled,
 	}
-	o, err := putRecord(ctx, d.opts.Bucket, e, r, all, d.restore.res.Manifest.Kept, d.opts.Now())
+	o, err := putRecord(ctx, d.opts.Bucket, e, r, d.opts.Signer, all, d.restore.res.Manifest.Kept, d.opts.Now())
 	return o.Name, err
 }
 

@@ -146,7 +146,7 @@ func TestDrill(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			records, err := readRecords(t.Context(), b, e, RecordDrill)
+			records, err := readRecords(t.Context(), b, e, RecordDrill, Trust{})
 			if err != nil || len(records) != 1 || records[0].Name != res.Record {
 				t.Fatalf("%v %+v", err, records)
 			}
@@ -249,7 +249,7 @@ func TestDrillFinds(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	records, err := readRecords(t.Context(), b, e, RecordDrill)
+	records, err := readRecords(t.Context(), b, e, RecordDrill, Trust{})
 	if err != nil || len(records) != 1 || records[0].Record == nil || records[0].Record.Result != ResultFailed || records[0].Record.Drill.Differing != len(got) {
 		t.Errorf("%v %+v", err, records)
 	}

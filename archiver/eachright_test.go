@@ -36,7 +36,7 @@ func (u user) restore(ctx context.Context) error {
 		return errors.Join(err, errors.New("nothing is listed"))
 	}
 	ref := all[len(all)-1].ID
-	if _, err := Show(ctx, u.bucket, ref, ""); err != nil {
+	if _, err := Show(ctx, ShowOptions{Bucket: u.bucket, Ref: ref}); err != nil {
 		return err
 	}
 	_, err = Restore(ctx, RestoreOptions{Bucket: u.bucket, Ref: ref, Output: new(discard)})

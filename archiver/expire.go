@@ -24,6 +24,7 @@ type ExpireOptions struct {
 	KeepLast int
 	// RequireVerified wants these to have passed their newest verification.
 	RequireVerified bool
+	Trust           Trust  // whose verifications count
 	By              string // who, for the journal of the deletion
 	Pgstow          string // this program's version
 	Log             *slog.Logger
@@ -241,7 +242,7 @@ func (x *expiring) aged(ctx context.Context, f *found) *aged {
 	return &aged{
 		time: f.Time, segment: f.Policy, kept: f.m.Kept, finished: f.m.Finished, args: f.m.Tools.PgDumpArgs,
 		complete: sync.OnceValues(func() (bool, error) { return f.whole(ctx, b) }),
-		verified: sync.OnceValues(func() (bool, error) { return verified(ctx, b, f.Entry, hexSum(f.raw)) }),
+		verified: sync.OnceValues(func() (bool, error) { return verified(ctx, b, f.Entry, hexSum(f.raw), x.opts.Trust) }),
 		free: func() (v verdict, err error) {
 			if f.all, err = look(ctx, b, f.dir(), f.allVersions()); err != nil {
 				return verdict{}, err

@@ -60,12 +60,12 @@ func (x *expiring) journal(ctx context.Context, f *found) (*EntryObject, error) 
 		Kind: RecordExpire, ManifestSHA256: hexSum(f.raw), Manifest: f.raw, By: x.opts.By,
 		Result: ResultBegun, Pgstow: x.opts.Pgstow,
 	}
-	o, err := putRecord(ctx, b, f.Entry, r, f.all, f.m.Kept, x.now)
+	o, err := putRecord(ctx, b, f.Entry, r, nil, f.all, f.m.Kept, x.now) // it goes with the rest: nobody signs it
 	if errors.Is(err, storage.ErrPermission) {
 		x.log.Warn("no record of the deletion may be written: if it is interrupted, the next run cannot finish it", "key", f.Key)
 		return nil, nil
 	}
-	return &o, err
+	return &o.EntryObject, err
 }
 
 // deletionSteps orders what an archive consists of, so that whatever happens in

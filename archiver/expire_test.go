@@ -578,7 +578,7 @@ func TestExpireCountsWhatIsThere(t *testing.T) {
 	}
 	verify := func(minute int, mode, result, manifest string) {
 		r := Record{Kind: RecordVerify, ManifestSHA256: manifest, By: "x", Result: result, Verify: &VerifyFacts{Mode: mode}}
-		if _, err := putRecord(t.Context(), b, e, r, nil, nil, time.Date(2026, 12, 1, 0, minute, 0, 0, time.UTC)); err != nil {
+		if _, err := putRecord(t.Context(), b, e, r, nil, nil, nil, time.Date(2026, 12, 1, 0, minute, 0, 0, time.UTC)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -21,6 +21,11 @@ func (r *restoreRun) foreign(ctx context.Context, found []dumper.Tools) (err err
 	if err := r.checkForeign(); err != nil {
 		return err
 	}
+	// Beside an object there is no signature.
+	r.res.Signature = Signature{State: SignatureUnsigned}
+	if err := r.opts.Trust.check(r.res.Signature, r.opts.Object); err != nil {
+		return err
+	}
 	r.pass, err = openForeign(ctx, r.opts.Bucket, r.opts.Object, false, r.progress)
 	if err != nil {
 		return err

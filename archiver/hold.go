@@ -18,6 +18,7 @@ type HoldOptions struct {
 	Release   bool
 	Reason    string // one line, recorded
 	By        string // who, recorded
+	Signer    Signer // of the record; nil leaves it unsigned
 	Pgstow    string // this program's version
 	Log       *slog.Logger
 	Now       func() time.Time
@@ -72,7 +73,7 @@ func Hold(ctx context.Context, opts HoldOptions) (*HoldResult, error) {
 type holding struct {
 	*keptArchive
 	opts   HoldOptions
-	record EntryObject
+	record storedRecord
 	done   changes
 }
 
@@ -109,14 +110,19 @@ func (h *holding) write(ctx context.Context, result string) error {
 		}
 	}
 	var err error
-	if h.record, err = putRecord(ctx, h.bucket, h.entry, r, all, h.kept(), h.opts.Now()); err != nil {
+	if h.record, err = putRecord(ctx, h.bucket, h.entry, r, h.opts.Signer, all, h.kept(), h.opts.Now()); err != nil {
 		return err
 	}
-	s, err := lookAt(ctx, h.bucket, h.entry.dir().Key(h.record.Name), h.record)
-	if err != nil {
-		return fmt.Errorf("read back the record: %w", err)
+	for _, o := range []*EntryObject{h.record.signature, &h.record.EntryObject} {
+		if o == nil {
+			continue
+		}
+		s, err := lookAt(ctx, h.bucket, h.entry.dir().Key(o.Name), *o)
+		if err != nil {
+			return fmt.Errorf("read back the record: %w", err)
+		}
+		h.all = append(h.all, s)
 	}
-	h.all = append(h.all, s)
 	return nil
 }
 

@@ -65,11 +65,11 @@ func TestHold(t *testing.T) {
 					t.Errorf("delete %s: %v", name, err)
 				}
 			}
-			show, err := Show(t.Context(), b, "a0000001", "")
+			show, err := Show(t.Context(), ShowOptions{Bucket: b, Ref: "a0000001"})
 			if err == nil || show != nil { // the fake has no index that could be read
 				t.Fatalf("show: %v", err)
 			}
-			records, err := readRecords(t.Context(), b, resolved(t, b, "a0000001"), RecordHold)
+			records, err := readRecords(t.Context(), b, resolved(t, b, "a0000001"), RecordHold, Trust{})
 			if err != nil || len(records) != 5 {
 				t.Fatalf("%+v, %v", records, err)
 			}

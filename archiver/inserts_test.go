@@ -24,7 +24,7 @@ func TestTamperedInserts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	shown, err := Show(t.Context(), b, res.Manifest.ID, "")
+	shown, err := Show(t.Context(), ShowOptions{Bucket: b, Ref: res.Manifest.ID})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -76,7 +76,7 @@ func TestHeldRequestArrivesLater(t *testing.T) {
 					t.Fatalf("%d archives are listed, %q are stored", len(all), objects(t, b))
 				}
 				for _, e := range all {
-					shown, err := Show(t.Context(), b, e.ID, "")
+					shown, err := Show(t.Context(), ShowOptions{Bucket: b, Ref: e.ID})
 					if err != nil {
 						t.Fatal(err)
 					}

@@ -33,7 +33,7 @@ func TestReleasedLayouts(t *testing.T) {
 			if len(list) != 1 || list[0].Label != "orders" {
 				t.Fatalf("listed are %+v", list)
 			}
-			shown, err := Show(t.Context(), b, list[0].ID, "")
+			shown, err := Show(t.Context(), ShowOptions{Bucket: b, Ref: list[0].ID})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -38,6 +38,10 @@ type Entry struct {
 	// Manifest is filled in by LoadManifests, or ManifestError says why not.
 	Manifest      *Manifest `json:"manifest,omitempty"`
 	ManifestError string    `json:"manifest_error,omitempty"`
+	// ManifestSHA256 is of its bytes, also when they cannot be understood.
+	ManifestSHA256 string `json:"manifest_sha256,omitempty"`
+	// Signature is filled in by LoadSigned.
+	Signature *Signature `json:"signature,omitempty"`
 	// Protection is filled in by LoadProtection.
 	Protection *Shown `json:"protection,omitempty"`
 }
@@ -212,6 +216,22 @@ const manifestReaders = 16
 // LoadManifests reads the manifests of entries, several at once. A manifest
 // that cannot be read is noted in its entry; the error is that of ctx.
 func LoadManifests(ctx context.Context, b storage.Bucket, entries []Entry) error {
+	return loadManifests(ctx, b, entries, func(context.Context, *Entry, []byte) {})
+}
+
+// LoadSigned is LoadManifests, and reads and judges their signatures, too. One
+// that cannot be read is SignatureUnjudged, with the reason.
+func LoadSigned(ctx context.Context, b storage.Bucket, entries []Entry, t Trust) error {
+	return loadManifests(ctx, b, entries, func(ctx context.Context, e *Entry, raw []byte) {
+		s, err := readSignature(ctx, b, *e, ManifestName, raw, t)
+		if err != nil {
+			s = Signature{State: SignatureUnjudged, Reason: oneLine(err)}
+		}
+		e.Signature = &s
+	})
+}
+
+func loadManifests(ctx context.Context, b storage.Bucket, entries []Entry, also func(context.Context, *Entry, []byte)) error {
 	var g errgroup.Group
 	g.SetLimit(manifestReaders)
 	for i := range entries {
@@ -220,8 +240,13 @@ func LoadManifests(ctx context.Context, b storage.Bucket, entries []Entry) error
 			continue
 		}
 		g.Go(func() error {
-			m, _, err := readManifest(ctx, b, *e)
-			e.Manifest, e.ManifestError = m, oneLine(err)
+			raw, err := readManifestBytes(ctx, b, *e)
+			if err == nil {
+				e.ManifestSHA256 = hexSum(raw)
+				also(ctx, e, raw)
+				e.Manifest, err = understand(raw, *e)
+			}
+			e.ManifestError = oneLine(err)
 			return nil
 		})
 	}

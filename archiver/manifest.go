@@ -79,6 +79,8 @@ type Manifest struct {
 	ReadBack       string `json:"read_back"`
 	// Kept is nil in archives made before there were policies.
 	Kept *Kept `json:"kept,omitempty"`
+	// Previous is nil in archives made before manifests named others.
+	Previous *Previous `json:"previous,omitempty"`
 
 	Objects  Objects  `json:"objects"`
 	Totals   Totals   `json:"totals"`
@@ -283,17 +285,44 @@ func (o *StoredObject) checkHashes() error {
 
 // readManifest reads, checks and returns the manifest of e, and its bytes.
 func readManifest(ctx context.Context, b storage.Bucket, e Entry) (*Manifest, []byte, error) {
-	dir := e.dir()
-	key := dir.Key(ManifestName)
-	raw, err := readSmall(ctx, b, key, e.version(ManifestName), maxManifest)
+	raw, err := readManifestBytes(ctx, b, e)
 	if err != nil {
-		return nil, nil, fmt.Errorf("read manifest: %w", err)
+		return nil, nil, err
 	}
-	m, err := decodeManifest(raw, dir)
+	m, err := understand(raw, e)
+	return m, raw, err
+}
+
+// readTrusted is readManifest, with the signature as the first thing that is
+// checked.
+func readTrusted(ctx context.Context, b storage.Bucket, e Entry, t Trust) (*Manifest, []byte, Signature, error) {
+	raw, err := readManifestBytes(ctx, b, e)
 	if err != nil {
-		return nil, nil, fmt.Errorf("manifest %s: %w", key, err)
+		return nil, nil, Signature{}, err
 	}
-	return m, raw, nil
+	s, err := t.trusted(ctx, b, e, ManifestName, raw)
+	if err != nil {
+		return nil, nil, s, err
+	}
+	m, err := understand(raw, e)
+	return m, raw, s, err
+}
+
+func readManifestBytes(ctx context.Context, b storage.Bucket, e Entry) ([]byte, error) {
+	raw, err := readSmall(ctx, b, e.dir().Key(ManifestName), e.version(ManifestName), maxManifest)
+	if err != nil {
+		return nil, fmt.Errorf("read manifest: %w", err)
+	}
+	return raw, nil
+}
+
+// understand decodes and checks what was read as the manifest of e.
+func understand(raw []byte, e Entry) (*Manifest, error) {
+	m, err := decodeManifest(raw, e.dir())
+	if err != nil {
+		return nil, fmt.Errorf("manifest %s: %w", e.dir().Key(ManifestName), err)
+	}
+	return m, nil
 }
 
 // readSmall reads one object whole, at most limit bytes. A missing object is

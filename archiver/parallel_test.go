@@ -210,7 +210,7 @@ func threeTables(t *testing.T) *stored {
 	}
 	b := storagetest.NewMemory(storagetest.MemoryOptions{})
 	res := archived(t, pg, db, b)
-	shown, err := Show(t.Context(), b, res.Manifest.ID, "")
+	shown, err := Show(t.Context(), ShowOptions{Bucket: b, Ref: res.Manifest.ID})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -480,7 +480,7 @@ func TestParallelRestoreIndexes(t *testing.T) {
 	source := pg.CreateDatabase(t)
 	pg.Exec(t, source, indexed)
 	b := storagetest.NewMemory(storagetest.MemoryOptions{})
-	shown, err := Show(t.Context(), b, archived(t, pg, source, b).Manifest.ID, "")
+	shown, err := Show(t.Context(), ShowOptions{Bucket: b, Ref: archived(t, pg, source, b).Manifest.ID})
 	if err != nil {
 		t.Fatal(err)
 	}

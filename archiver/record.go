@@ -74,6 +74,8 @@ type RecordEntry struct {
 	Version string  `json:"version,omitempty"`
 	Record  *Record `json:"record,omitempty"`
 	Error   string  `json:"error,omitempty"`
+	// Signature is that of the record; nil where nothing of it could be read.
+	Signature *Signature `json:"signature,omitempty"`
 }
 
 // newRecordName makes names that sort by time; the id keeps two of one second
@@ -116,9 +118,17 @@ const (
 	maxBy     = 200
 )
 
-// putRecord adds a fact to an archive. all is what look saw of it: the record
-// lasts as long as the rest and is held with it. policy is the archive's own.
-func putRecord(ctx context.Context, b storage.Bucket, e Entry, r Record, all []seen, kept *Kept, now time.Time) (EntryObject, error) {
+// storedRecord is a record that was written, and its signature; nil without one.
+type storedRecord struct {
+	EntryObject
+	signature *EntryObject
+}
+
+// putRecord adds a fact to an archive, signed if there is a key. all is what
+// look saw of the archive: the record lasts as long as the rest and is held with
+// it. kept is the archive's own. The signature goes first: the record is what
+// makes both exist.
+func putRecord(ctx context.Context, b storage.Bucket, e Entry, r Record, signer Signer, all []seen, kept *Kept, now time.Time) (storedRecord, error) {
 	dir := e.dir()
 	name := newRecordName(r.Kind, now)
 	r.Format, r.Archive, r.Key, r.Time = RecordFormat, e.ID, dir.Key(name), now.UTC().Truncate(time.Second)
@@ -127,22 +137,40 @@ func putRecord(ctx context.Context, b storage.Bucket, e Entry, r Record, all []s
 	j.SetEscapeHTML(false)
 	j.SetIndent("", "  ")
 	if err := j.Encode(r); err != nil {
-		return EntryObject{}, fmt.Errorf("encode record: %w", err)
+		return storedRecord{}, fmt.Errorf("encode record: %w", err)
 	}
-	o, err := storage.PutBytes(ctx, b, r.Key, body.Bytes(), recordOptions(b, e, name, all, kept, now))
-	if err != nil {
-		return EntryObject{}, fmt.Errorf("store record: %w", err)
+	var stored storedRecord
+	put := func(name string, data []byte, contentType string) (EntryObject, error) {
+		opts := recordOptions(b, e, name, all, kept, now)
+		opts.ContentType = contentType
+		o, err := storage.PutBytes(ctx, b, dir.Key(name), data, opts)
+		return EntryObject{Name: name, Version: o.Version, Size: int64(len(data)), Created: o.Created}, err
 	}
-	return EntryObject{Name: name, Version: o.Version, Size: int64(body.Len()), Created: o.Created}, nil
+	if signer != nil {
+		armored, err := signer.Sign(body.Bytes())
+		if err != nil {
+			return storedRecord{}, fmt.Errorf("sign record: %w", err)
+		}
+		o, err := put(name+SuffixSignature, armored, "text/plain")
+		if err != nil {
+			return storedRecord{}, fmt.Errorf("store the record's signature: %w", err)
+		}
+		stored.signature = &o
+	}
+	var err error
+	if stored.EntryObject, err = put(name, body.Bytes(), "application/json"); err != nil {
+		return storedRecord{}, fmt.Errorf("store record: %w", err)
+	}
+	return stored, nil
 }
 
 // recordOptions give a record what the archive has now: the longest lock of its
 // objects, the hold if one of them has it, and the custom time.
 func recordOptions(b storage.Bucket, e Entry, name string, all []seen, kept *Kept, now time.Time) storage.PutOptions {
-	opts := storage.PutOptions{ContentType: "application/json"}
+	var opts storage.PutOptions
 	hidden := false
 	for _, s := range all {
-		if recordKind(s.Name) == "" {
+		if !strings.HasPrefix(s.Name, RecordsDir) {
 			opts.Retention = longest(opts.Retention, s.retention())
 		}
 		opts.LegalHold = opts.LegalHold || s.o.LegalHold
@@ -185,8 +213,9 @@ func longest(a, b storage.Retention) storage.Retention {
 }
 
 // readRecords reads the records of an archive, of one kind or ("") of all,
-// oldest first. One that cannot be read is told of in its entry.
-func readRecords(ctx context.Context, b storage.Bucket, e Entry, kind string) ([]RecordEntry, error) {
+// oldest first. One that cannot be read, or that must not be relied on, is told
+// of in its entry and has no Record.
+func readRecords(ctx context.Context, b storage.Bucket, e Entry, kind string, t Trust) ([]RecordEntry, error) {
 	var found []RecordEntry
 	for _, o := range e.Objects {
 		if k := recordKind(o.Name); k != "" && (kind == "" || k == kind) {
@@ -197,8 +226,8 @@ func readRecords(ctx context.Context, b storage.Bucket, e Entry, kind string) ([
 	g.SetLimit(manifestReaders)
 	for i := range found {
 		g.Go(func() error {
-			r, err := readRecord(ctx, b, e.dir(), found[i])
-			found[i].Record, found[i].Error = r, oneLine(err)
+			err := found[i].read(ctx, b, e, t)
+			found[i].Error = oneLine(err)
 			return nil
 		})
 	}
@@ -206,12 +235,25 @@ func readRecords(ctx context.Context, b storage.Bucket, e Entry, kind string) ([
 	return found, context.Cause(ctx)
 }
 
-func readRecord(ctx context.Context, b storage.Bucket, dir Dir, e RecordEntry) (*Record, error) {
-	key := dir.Key(e.Name)
-	raw, err := readSmall(ctx, b, key, e.Version, maxRecord)
+// read fills in the record, its signature judged first.
+func (r *RecordEntry) read(ctx context.Context, b storage.Bucket, e Entry, t Trust) error {
+	raw, err := readSmall(ctx, b, e.dir().Key(r.Name), r.Version, maxRecord)
 	if err != nil {
-		return nil, fmt.Errorf("read record: %w", err)
+		return fmt.Errorf("read record: %w", err)
 	}
+	s, err := t.trusted(ctx, b, e, r.Name, raw)
+	if s.State != "" {
+		r.Signature = &s
+	}
+	if err != nil {
+		return err
+	}
+	r.Record, err = decodeRecord(raw, e.dir(), r.Name)
+	return err
+}
+
+func decodeRecord(raw []byte, dir Dir, name string) (*Record, error) {
+	key := dir.Key(name)
 	if err := checkFormat(raw, recordName, recordMajor); err != nil {
 		return nil, fmt.Errorf("record %s: %w", key, err)
 	}
@@ -222,7 +264,7 @@ func readRecord(ctx context.Context, b storage.Bucket, dir Dir, e RecordEntry) (
 	switch {
 	case r.Key != key || r.Archive != dir.ID:
 		return nil, integrity("record %s: it belongs to %q: it was copied or moved here", key, r.Key)
-	case r.Kind != recordKind(e.Name):
+	case r.Kind != recordKind(name):
 		return nil, integrity("record %s: its kind is %q", key, r.Kind)
 	}
 	return r, nil
@@ -230,9 +272,9 @@ func readRecord(ctx context.Context, b storage.Bucket, dir Dir, e RecordEntry) (
 
 // verified reports whether the newest verification of the archive with this
 // manifest has passed. One that did not read everything proves nothing, but what
-// it found wrong counts. A record that cannot be read is none.
-func verified(ctx context.Context, b storage.Bucket, e Entry, manifestSHA256 string) (bool, error) {
-	records, err := readRecords(ctx, b, e, RecordVerify)
+// it found wrong counts. A record that cannot be read or relied on is none.
+func verified(ctx context.Context, b storage.Bucket, e Entry, manifestSHA256 string, t Trust) (bool, error) {
+	records, err := readRecords(ctx, b, e, RecordVerify, t)
 	passed := false
 	for _, r := range records {
 		if r.Record != nil && r.Record.ManifestSHA256 == manifestSHA256 {

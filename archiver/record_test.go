@@ -64,7 +64,7 @@ func TestRecords(t *testing.T) {
 	now := time.Date(2026, 11, 22, 14, 15, 0, 0, time.UTC)
 	for _, reason := range []string{"first", "second <&>"} {
 		r := Record{Kind: RecordHold, ManifestSHA256: strings.Repeat("a", 64), By: "alice@host", Reason: reason, Result: HoldSet, Pgstow: "test"}
-		o, err := putRecord(t.Context(), b, e, r, nil, nil, now)
+		o, err := putRecord(t.Context(), b, e, r, nil, nil, nil, now)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -83,7 +83,7 @@ func TestRecords(t *testing.T) {
 	put(t, b, d.Key(RecordsDir+"20261123T000000Z-hold.json"), "{")
 	put(t, b, d.Key(RecordsDir+"20261123T000000Z-drill.json.sig"), "a signature")
 	e = resolved(t, b, d.ID)
-	records, err := readRecords(t.Context(), b, e, "")
+	records, err := readRecords(t.Context(), b, e, "", Trust{})
 	if err != nil || len(records) != 3 || records[0].Record == nil || records[1].Record == nil || records[2].Error == "" {
 		t.Fatalf("%+v, %v", records, err)
 	}
@@ -92,7 +92,7 @@ func TestRecords(t *testing.T) {
 	if !slices.Equal(reasons, []string{"first", "second <&>"}) || records[0].Record.Archive != d.ID {
 		t.Errorf("%+v", records)
 	}
-	show, err := Show(t.Context(), b, d.ID, "")
+	show, err := Show(t.Context(), ShowOptions{Bucket: b, Ref: d.ID})
 	if err != nil || len(show.Records) != 3 {
 		t.Errorf("show: %+v, %v", show, err)
 	}

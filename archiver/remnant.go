@@ -50,7 +50,7 @@ func (x *expiring) remnant(ctx context.Context, e Entry) error {
 // is the one that its hash names and that of this directory, its keep is over,
 // and what still lies here is what it names.
 func (x *expiring) proved(ctx context.Context, e Entry) (*Manifest, error) {
-	records, err := readRecords(ctx, x.opts.Bucket, e, RecordExpire)
+	records, err := readRecords(ctx, x.opts.Bucket, e, RecordExpire, Trust{})
 	if err != nil {
 		return nil, err
 	}

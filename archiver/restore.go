@@ -43,6 +43,10 @@ type RestoreOptions struct {
 	// leave only one.
 	Jobs int
 
+	// Trust says whose signatures count: nothing else is checked, read or run
+	// before.
+	Trust Trust
+
 	// Thaw, with a tier, thaws an archive that lies in a cold class; without Wait
 	// it only asks for that, and the error is a *ColdError. Of its fields Tier,
 	// Days, Wait, Waiting, Now and Sleep count. Without a tier a cold archive is
@@ -55,13 +59,14 @@ type RestoreOptions struct {
 
 // RestoreResult is a restore that ended well.
 type RestoreResult struct {
-	Manifest *Manifest             `json:"manifest,omitempty"` // nil for an Object
-	Object   *ObjectInfo           `json:"object,omitempty"`
-	Bytes    int64                 `json:"bytes"`          // of the dump read
-	Jobs     int                   `json:"jobs,omitempty"` // 0 for one stream
-	Target   string                `json:"target,omitempty"`
-	PgTool   string                `json:"pg_restore,omitempty"` // version
-	Globals  *dumper.GlobalsResult `json:"globals,omitempty"`
+	Manifest  *Manifest             `json:"manifest,omitempty"` // nil for an Object
+	Signature Signature             `json:"signature"`
+	Object    *ObjectInfo           `json:"object,omitempty"`
+	Bytes     int64                 `json:"bytes"`          // of the dump read
+	Jobs      int                   `json:"jobs,omitempty"` // 0 for one stream
+	Target    string                `json:"target,omitempty"`
+	PgTool    string                `json:"pg_restore,omitempty"` // version
+	Globals   *dumper.GlobalsResult `json:"globals,omitempty"`
 	// Errors are those that KeepGoing let pass, one line each. A caller that
 	// finds some reports the restore as failed (exit 10).
 	Errors []string `json:"errors,omitempty"`
@@ -141,8 +146,11 @@ func (r *restoreRun) readDescription(ctx context.Context) (err error) {
 	if err := r.warm(ctx); err != nil {
 		return err
 	}
-	if r.res.Manifest, r.manifest, err = readManifest(ctx, r.opts.Bucket, r.entry); err != nil {
+	if r.res.Manifest, r.manifest, r.res.Signature, err = readTrusted(ctx, r.opts.Bucket, r.entry, r.opts.Trust); err != nil {
 		return err
+	}
+	if text := r.opts.Trust.doubt(r.res.Signature); text != "" {
+		r.warn(text)
 	}
 	r.dump = r.res.Manifest.Objects.Dump
 	if r.dump.Version == "" {

@@ -29,7 +29,7 @@ func store(t *testing.T) *stored {
 	pg := testenv.Postgres(t)
 	b := storagetest.NewMemory(storagetest.MemoryOptions{})
 	res := archived(t, pg, smallSource(t, pg), b)
-	shown, err := Show(t.Context(), b, res.Manifest.ID, "")
+	shown, err := Show(t.Context(), ShowOptions{Bucket: b, Ref: res.Manifest.ID})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -92,7 +92,7 @@ func TestRetain(t *testing.T) {
 			const id = "a0000001"
 			m := youngArchive(t, b, id, storage.PutOptions{})
 			e := resolved(t, b, id)
-			if _, err := putRecord(t.Context(), b, e, Record{Kind: RecordHold, By: "x", Result: HoldSet}, nil, m.Kept, time.Now()); err != nil {
+			if _, err := putRecord(t.Context(), b, e, Record{Kind: RecordHold, By: "x", Result: HoldSet}, nil, nil, m.Kept, time.Now()); err != nil {
 				t.Fatal(err)
 			}
 			cover(t, b, m.Key)
@@ -235,7 +235,7 @@ func TestRetainMovesTheCustomTime(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if _, err := putRecord(t.Context(), b, e, Record{Kind: RecordHold, By: "x", Result: HoldSet}, all, m.Kept, time.Now()); err != nil {
+				if _, err := putRecord(t.Context(), b, e, Record{Kind: RecordHold, By: "x", Result: HoldSet}, nil, all, m.Kept, time.Now()); err != nil {
 					t.Fatal(err)
 				}
 			}

@@ -121,7 +121,7 @@ func TestRestoreTable(t *testing.T) {
 			t.Errorf("warnings: %q", res.Warnings)
 		}
 		own := int64(0)
-		for _, blk := range (func() *Index { s, _ := Show(t.Context(), memory, m.ID, ""); return s.Index })().Blocks {
+		for _, blk := range (func() *Index { s, _ := Show(t.Context(), ShowOptions{Bucket: memory, Ref: m.ID}); return s.Index })().Blocks {
 			if blk.Name == "item" {
 				own = blk.Length
 			}

@@ -18,6 +18,7 @@ type ShowResult struct {
 	Entry          Entry     `json:"entry"`
 	Manifest       *Manifest `json:"manifest"`
 	ManifestSHA256 string    `json:"manifest_sha256"`
+	Signature      Signature `json:"signature"`       // of the manifest
 	Index          *Index    `json:"index,omitempty"` // nil for an archive of an unknown version
 	// Protection is how the store keeps the archive now.
 	Protection *Shown `json:"protection"`
@@ -70,14 +71,22 @@ type Content struct {
 	Stored       int64
 }
 
+// ShowOptions choose what Show looks at.
+type ShowOptions struct {
+	Bucket    storage.Bucket
+	Ref, Name string
+	Trust     Trust
+}
+
 // Show reads manifest and index of the archive that ref names, its records, and
 // how the store keeps it now.
-func Show(ctx context.Context, b storage.Bucket, ref, name string) (*ShowResult, error) {
-	e, err := Resolve(ctx, b, ref, name)
+func Show(ctx context.Context, opts ShowOptions) (*ShowResult, error) {
+	b := opts.Bucket
+	e, err := Resolve(ctx, b, opts.Ref, opts.Name)
 	if err != nil {
 		return nil, err
 	}
-	m, raw, err := readManifest(ctx, b, e)
+	m, raw, signature, err := readTrusted(ctx, b, e, opts.Trust)
 	if err != nil {
 		return nil, err
 	}
@@ -89,13 +98,13 @@ func Show(ctx context.Context, b storage.Bucket, ref, name string) (*ShowResult,
 	if err != nil {
 		return nil, err
 	}
-	records, err := readRecords(ctx, b, e, "")
+	records, err := readRecords(ctx, b, e, "", opts.Trust)
 	if err != nil {
 		return nil, err
 	}
 	return &ShowResult{
 		Entry: e, Manifest: m, ManifestSHA256: hexSum(raw), Index: ix, Protection: shown(all), Records: records,
-		Thaw: thawState(all),
+		Thaw: thawState(all), Signature: signature,
 	}, nil
 }
 

@@ -113,6 +113,16 @@ func (t Trust) check(s Signature, what string) error {
 	return integrity("%s: %s; %s", what, s.text(), cure)
 }
 
+// doubt is what to say of an archive that is used all the same; "" for nothing.
+// Where nobody said whose signatures count, there is none.
+func (t Trust) doubt(s Signature) string {
+	switch {
+	case s.State == SignatureValid, t.Signers == nil && s.State != SignatureInvalid && s.Reason == "":
+		return ""
+	}
+	return "the archive is used all the same: " + s.text()
+}
+
 // readSignature reads and judges the signature of the archive's object name,
 // whose bytes are message. One that is not listed is SignatureUnsigned; one that
 // cannot be read is an error.

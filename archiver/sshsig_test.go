@@ -319,3 +319,13 @@ func TestOpenSignerRefuses(t *testing.T) {
 		oneLiner(t, err)
 	}
 }
+
+// signedByHand wants ssh-keygen to find a good signature over the manifest.
+func signedByHand(t testing.TB, m *Manifest, all map[string][]byte) {
+	t.Helper()
+	sig := writeTemp(t, "sig", string(all[keyOf(m, SignatureName)]))
+	out, err := sshKeygen(t, all[m.Key], "-Y", "check-novalidate", "-n", SignatureNamespace, "-s", sig)
+	if err != nil {
+		t.Errorf("ssh-keygen refuses the signature of %s: %v\n%s", m.Key, err, out)
+	}
+}

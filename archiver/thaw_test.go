@@ -67,7 +67,7 @@ func TestColdArchive(t *testing.T) {
 		if strings.Contains(err.Error(), "expedited") != (class == "GLACIER") {
 			t.Errorf("the tiers of %s are %q", class, err)
 		}
-		shown, err := Show(t.Context(), b, Latest, "")
+		shown, err := Show(t.Context(), ShowOptions{Bucket: b, Ref: Latest})
 		if err != nil || shown.Thaw == nil || shown.Thaw.Class != class || shown.Thaw.Ongoing {
 			t.Errorf("show: %+v, %v", shown, err)
 		}
@@ -114,7 +114,7 @@ func TestThaw(t *testing.T) {
 	if _, err := restore(ThawOptions{}); !errors.As(err, &cold) || !cold.Ongoing {
 		t.Errorf("a restore while it is thawed: %v", err)
 	}
-	if shown, err := Show(t.Context(), b, Latest, ""); err != nil || !shown.Thaw.Ongoing {
+	if shown, err := Show(t.Context(), ShowOptions{Bucket: b, Ref: Latest}); err != nil || !shown.Thaw.Ongoing {
 		t.Errorf("show: %+v, %v", shown, err)
 	}
 
@@ -271,7 +271,7 @@ func TestThawWaiting(t *testing.T) {
 			if !strings.Contains(err.Error(), "goes on at the store") {
 				t.Errorf("error %v", err)
 			}
-			if shown, err := Show(t.Context(), m, Latest, ""); err != nil || !shown.Thaw.Ongoing {
+			if shown, err := Show(t.Context(), ShowOptions{Bucket: m, Ref: Latest}); err != nil || !shown.Thaw.Ongoing {
 				t.Errorf("afterwards: %+v, %v", shown, err)
 			}
 		})

@@ -26,6 +26,8 @@ type VerifyOptions struct {
 	NoRecord bool
 	By       string // who, recorded
 	Pgstow   string // this program's version
+	Signer   Signer // of the record; nil leaves it unsigned
+	Trust    Trust  // whose records count
 
 	// Thaw, with a tier, thaws archives that lie in a cold class, as in
 	// RestoreOptions. Without one a cold archive is a *ColdError, except to Quick.

@@ -116,7 +116,7 @@ func (v *verifying) askStore(ctx context.Context) (err error) {
 	if len(v.Denied) > 0 {
 		v.warn(v.opts.Log, "the store does not show these credentials its "+joined(v.Denied)+": whether they are as promised is not known")
 	}
-	if v.records, err = readRecords(ctx, v.opts.Bucket, v.entry, ""); err != nil {
+	if v.records, err = readRecords(ctx, v.opts.Bucket, v.entry, "", v.opts.Trust); err != nil {
 		return err
 	}
 	for _, r := range v.records {
@@ -349,7 +349,7 @@ func (v *verifying) record(ctx context.Context) {
 	if v.m != nil {
 		kept = v.m.Kept
 	}
-	o, err := putRecord(ctx, v.opts.Bucket, v.entry, r, there, kept, v.opts.Now())
+	o, err := putRecord(ctx, v.opts.Bucket, v.entry, r, v.opts.Signer, there, kept, v.opts.Now())
 	switch {
 	case err == nil:
 		v.Record = o.Name

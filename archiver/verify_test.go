@@ -94,7 +94,7 @@ func TestVerifyStores(t *testing.T) {
 				t.Errorf("%+v, want %d bytes of %+v", v, read, m.Totals)
 			}
 			e := listed(t, b)[0]
-			records, err := readRecords(t.Context(), b, e, RecordVerify)
+			records, err := readRecords(t.Context(), b, e, RecordVerify, Trust{})
 			if err != nil || len(records) != 1 || records[0].Name != v.Record || records[0].Record.Verify.Mode != ModeFull ||
 				records[0].Record.Result != ResultPassed || records[0].Record.By != "tester@host" {
 				t.Fatalf("records %+v, %v", records, err)
@@ -104,7 +104,7 @@ func TestVerifyStores(t *testing.T) {
 			if err != nil || m.Kept != nil && o.Retention.Mode != m.Kept.Lock {
 				t.Errorf("the record is kept by %+v, %v", o.Retention, err)
 			}
-			if ok, err := verified(t.Context(), b, e, hexSum(content(t, b)[m.Key])); !ok || err != nil {
+			if ok, err := verified(t.Context(), b, e, hexSum(content(t, b)[m.Key]), Trust{}); !ok || err != nil {
 				t.Errorf("it counts as verified: %v, %v", ok, err)
 			}
 			quick := verifyOptions(b, m.ID)

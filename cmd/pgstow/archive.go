@@ -61,6 +61,7 @@ Options behind "--" go to pg_dump; those that would change the stream (-F -f -j 
 				bucketFlag("to"),
 				nameFlag("`LABEL` of the archive (default: host and database)"),
 			}, keepingFlags(), []cli.Flag{
+				signFlag("the archive"),
 				&cli.StringFlag{Name: "compress", Value: "auto",
 					Usage: "compress the dump as `HOW`: gzip[:1-9], zstd[:1-19], lz4, none, or pg_dump by itself; auto is gzip:6, and zstd:1 with pg_dump 16 and later"},
 				&cli.IntFlag{Name: "jobs", DefaultText: "one per processor", Usage: "compress and hash with `N` workers"},
@@ -110,6 +111,17 @@ func newArchive(c *cli.Context, rt *runtime) (*archive, error) {
 	if err != nil {
 		return nil, err
 	}
+	named, err := rt.namedPolicy(c, source)
+	if err != nil {
+		return nil, err
+	}
+	if named != nil && named.evidence.encrypt == wordRequired {
+		return nil, usagef("policy %s asks for encryption, which this version of pgstow cannot do", named.Name)
+	}
+	signer, err := rt.signer(c, named)
+	if err != nil {
+		return nil, err
+	}
 	if err := dumper.CheckDumpArgs(rt.line.passthrough); err != nil {
 		return nil, err
 	}
@@ -137,7 +149,7 @@ func newArchive(c *cli.Context, rt *runtime) (*archive, error) {
 			StallTimeout: stall, DumpArgs: dumpArgs,
 			Compression: compression, Jobs: jobs, VerifyCompression: c.Bool("verify-compression"),
 			Policy: policy, MaxKeep: maxKeep,
-			RequireReadBack: c.Bool("require-read-back"), AllowNoEvidence: c.Bool("allow-no-evidence"),
+			RequireReadBack: c.Bool("require-read-back"), AllowNoEvidence: c.Bool("allow-no-evidence"), Signer: signer,
 			Pgstow: buildInfo().Version, Log: rt.log,
 		},
 	}, nil
@@ -194,6 +206,9 @@ func (a *archive) print(rt *runtime, result *archiver.ArchiveResult) error {
 	t.row("dump", fmt.Sprintf("%s, %s", size(m.Objects.Dump.Size), contents(m.Totals)))
 	t.row("evidence", withReason(m.Evidence, m.EvidenceReason))
 	t.row("globals", m.Globals)
+	if a.opts.Signer != nil {
+		t.row("signed", a.opts.Signer.Fingerprint())
+	}
 	kept := keptText(m.Kept)
 	if kept != "" {
 		wrapped(t, "kept", kept)

@@ -61,7 +61,7 @@ A huge archive is drilled in part: --table takes the rows of some tables, --samp
 				&cli.IntFlag{Name: flagJobs, Usage: "restore and compare `N` tables at once; by default as many as this machine has cores, 8 at most"},
 				&cli.BoolFlag{Name: flagKeepCopy, Usage: "do not drop the scratch database"},
 				&cli.BoolFlag{Name: flagNoWrite, Usage: "write no record beside the archive"},
-				byFlag(),
+				byFlag(), signFlag("the record"), allowedSignersFlag("take only what"), ignoreFlag(),
 				&cli.StringFlag{Name: flagThaw, Usage: "an archive in a cold storage class is thawed first, as fast as `TIER` says: expedited, standard or bulk"},
 				daysFlag(),
 				&cli.BoolFlag{Name: flagWait, Usage: "with --thaw: wait until it can be read, which takes minutes to days"},
@@ -98,6 +98,12 @@ func newDrill(c *cli.Context, rt *runtime) (*drill, error) {
 			KeepDatabase: c.Bool(flagKeepCopy), NoRecord: c.Bool(flagNoWrite),
 			By: by(c), Pgstow: buildInfo().Version, Log: rt.log,
 		},
+	}
+	if d.opts.Trust, err = rt.trust(c); err != nil {
+		return nil, err
+	}
+	if d.opts.Signer, err = rt.signer(c, nil); err != nil {
+		return nil, err
 	}
 	if d.bucket, err = rt.bucketOf(c, c.String(flagName)); err != nil {
 		return nil, err

@@ -46,9 +46,13 @@ All of an archive is deleted, or nothing: every version and delete marker, the m
 				if err != nil {
 					return err
 				}
+				trust, err := rt.trust(c)
+				if err != nil {
+					return err
+				}
 				e := expire{bucket: bucket, json: c.Bool(flagJSON), opts: archiver.ExpireOptions{
 					Name: c.String(flagName), Yes: c.Bool(flagYes), KeepLast: c.Int("keep-last"),
-					RequireVerified: c.Bool("require-verified"), By: by(c), Pgstow: buildInfo().Version, Log: rt.log,
+					RequireVerified: c.Bool("require-verified"), Trust: trust, By: by(c), Pgstow: buildInfo().Version, Log: rt.log,
 				}}
 				return e.run(c.Context, rt)
 			},

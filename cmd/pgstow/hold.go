@@ -33,7 +33,7 @@ Sets or releases the legal hold of every object of an archive, its records inclu
 				bucketFlag(flagBucket),
 				nameFlag("`LABEL` under which latest or a time is looked up"),
 				&cli.StringFlag{Name: "reason", Usage: "`TEXT` that says why, recorded; one line"},
-				byFlag(),
+				byFlag(), signFlag("the record"),
 				jsonFlag(),
 			},
 			Action: func(c *cli.Context) error {
@@ -69,10 +69,14 @@ func parseHold(c *cli.Context, rt *runtime) (h hold, err error) {
 	if h.bucket, err = rt.bucketOf(c, c.String(flagName)); err != nil {
 		return h, err
 	}
+	signer, err := rt.signer(c, nil)
+	if err != nil {
+		return h, err
+	}
 	h.json = c.Bool(flagJSON)
 	h.opts = archiver.HoldOptions{
 		Ref: args[1], Name: c.String(flagName), Release: args[0] == "release",
-		Reason: c.String("reason"), By: by(c), Pgstow: buildInfo().Version,
+		Reason: c.String("reason"), By: by(c), Pgstow: buildInfo().Version, Signer: signer,
 	}
 	return h, nil
 }

@@ -68,6 +68,21 @@ func (rt *runtime) keeping(c *cli.Context, source *database, to bucketURL) (p ar
 	return p, maxKeep, err
 }
 
+// namedPolicy is the policy of the configuration that keeping takes; nil where
+// flags say how the archive is kept.
+func (rt *runtime) namedPolicy(c *cli.Context, source *database) (*policy, error) {
+	cfg, err := rt.config()
+	switch {
+	case err != nil:
+		return nil, err
+	case rt.line.typed[flagPolicy]:
+		return cfg.policy(c.String(flagPolicy)), nil
+	case source != nil:
+		return source.policy, nil
+	}
+	return nil, nil
+}
+
 func (rt *runtime) typedFlag(names []string) string {
 	for _, name := range names {
 		if rt.line.typed[name] {

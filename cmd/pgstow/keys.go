@@ -21,12 +21,12 @@ func signFlag(what string) cli.Flag {
 	return &cli.StringFlag{Name: flagSignKey, Usage: "sign " + what + " with this SSH key: a private key `FILE`, the public key file of one that the SSH agent holds, or agent for the only one it holds"}
 }
 
-// trustFlags are those of commands that read what may be signed.
-func trustFlags() []cli.Flag {
-	return []cli.Flag{
-		&cli.StringFlag{Name: flagAllowedSigners, Usage: "take only what one of the keys in `FILE` has signed, an allowed_signers file of ssh-keygen"},
-		&cli.BoolFlag{Name: flagIgnore, Usage: "take it whoever signed it, or nobody"},
-	}
+func allowedSignersFlag(what string) cli.Flag {
+	return &cli.StringFlag{Name: flagAllowedSigners, Usage: what + " one of the keys in `FILE` has signed, an allowed_signers file of ssh-keygen"}
+}
+
+func ignoreFlag() cli.Flag {
+	return &cli.BoolFlag{Name: flagIgnore, Usage: "take it whoever has signed it, and if nobody has"}
 }
 
 // signer is the key to sign with; nil without one. p may be nil; a policy that

@@ -16,7 +16,7 @@ func listCommand(rt *runtime) *command {
 		manual: manual{
 			usage: []string{"list --from BUCKET [--name LABEL] [--long] [--incomplete] [--json]"},
 			text: `
-One listing of the bucket, oldest archive first. With --long each manifest is read and each object is looked at: until when the policy keeps the archive, and the weakest lock of its objects. With --incomplete, STAYS UNTIL is when the last lock of what a failed run left ends. Times are UTC.`,
+One listing of the bucket, oldest archive first. With --long each manifest is read and each object is looked at: until when the policy keeps the archive, the weakest lock of its objects, and whether it is signed, with --allowed-signers by whom. With --incomplete, STAYS UNTIL is when the last lock of what a failed run left ends. Times are UTC.`,
 			examples: []example{
 				{"All archives:", "pgstow list --from 's3://acme-archives/pg/?region=eu-central-1'"},
 				{"The newest id of a label, for a script:",
@@ -31,8 +31,9 @@ One listing of the bucket, oldest archive first. With --long each manifest is re
 			Flags: []cli.Flag{
 				bucketFlag("from"),
 				nameFlag("only this `LABEL`"),
-				&cli.BoolFlag{Name: "long", Usage: "read the manifests: kept until, lock, database, server, contents, key"},
+				&cli.BoolFlag{Name: "long", Usage: "read manifests and signatures: kept until, lock, who signed, database, server, contents, key"},
 				&cli.BoolFlag{Name: "incomplete", Usage: "what has no manifest, instead of the archives"},
+				allowedSignersFlag("say what"),
 				jsonFlag(),
 			},
 			Action: func(c *cli.Context) error {
@@ -43,8 +44,12 @@ One listing of the bucket, oldest archive first. With --long each manifest is re
 				if err != nil {
 					return err
 				}
+				trust, err := rt.trust(c)
+				if err != nil {
+					return err
+				}
 				l := list{
-					bucket: bucket, long: c.Bool("long"), json: c.Bool(flagJSON),
+					bucket: bucket, trust: trust, long: c.Bool("long"), json: c.Bool(flagJSON),
 					opts: archiver.ListOptions{Name: c.String(flagName), Incomplete: c.Bool("incomplete"), Log: rt.log},
 				}
 				return l.run(c.Context, rt)
@@ -57,6 +62,7 @@ One listing of the bucket, oldest archive first. With --long each manifest is re
 type list struct {
 	bucket     bucketURL
 	opts       archiver.ListOptions
+	trust      archiver.Trust
 	long, json bool
 }
 
@@ -68,7 +74,7 @@ func (l list) run(ctx context.Context, rt *runtime) error {
 	defer bucket.Close()
 	entries, err := archiver.List(ctx, bucket, l.opts)
 	if err == nil && l.long && !l.opts.Incomplete {
-		err = archiver.LoadManifests(ctx, bucket, entries)
+		err = archiver.LoadSigned(ctx, bucket, entries, l.trust)
 	}
 	if err == nil && (l.long || l.opts.Incomplete) {
 		err = archiver.LoadProtection(ctx, bucket, entries)
@@ -120,14 +126,14 @@ func (l list) print(rt *runtime, entries []archiver.Entry) error {
 func (l list) printLong(rt *runtime, entries []archiver.Entry) error {
 	now := time.Now()
 	t := newTable(rt.out)
-	t.row("ID", "TIME", "LABEL", "SIZE", "AGE", "KEPT UNTIL", "LOCK", "DATABASE", "SERVER", "CONTENTS", "KEY")
+	t.row("ID", "TIME", "LABEL", "SIZE", "AGE", "KEPT UNTIL", "LOCK", "SIGNED", "DATABASE", "SERVER", "CONTENTS", "KEY")
 	for _, e := range entries {
 		database, server, holds := "?", "?", e.ManifestError
 		if m := e.Manifest; m != nil {
 			server, _, _ = strings.Cut(m.Source.ServerVersion, " ")
 			database, holds = m.Source.Database, contents(m.Totals)
 		}
-		t.row(e.ID, utc(e.Time), e.Label, size(e.DumpSize), age(e.Time, now), keptUntil(e), locks(e.Protection, now), database, server, oneLine(holds), e.Key)
+		t.row(e.ID, utc(e.Time), e.Label, size(e.DumpSize), age(e.Time, now), keptUntil(e), locks(e.Protection, now), signedText(e.Signature), database, server, oneLine(holds), e.Key)
 	}
 	return t.flush()
 }

@@ -34,6 +34,7 @@ func restoreCommand(rt *runtime) *command {
 			&cli.StringFlag{Name: flagThaw, Usage: "an archive in a cold storage class is thawed first, as fast as `TIER` says: expedited, standard or bulk"},
 			daysFlag(),
 			&cli.BoolFlag{Name: flagWait, Usage: "with --thaw: wait until it can be read, which takes minutes to days"},
+			allowedSignersFlag("take only what"), ignoreFlag(),
 			pgBinFlag(), jsonFlag(),
 		})
 	return &command{
@@ -47,7 +48,7 @@ func restoreCommand(rt *runtime) *command {
 			text: `
 ARCHIVE is an id, the start of one, "latest" (with --name), or a time such as 2026-11-22, which means the newest archive at or before it.
 
-The archive is streamed, nothing is staged on local disk. Manifest, index and head are checked before pg_restore gets a byte, and the last bytes of each table are held back until its hash matches. Before any SQL runs, what the target lacks is listed with the option that cures it. The restore stops at the first error unless --keep-going.
+The archive is streamed, nothing is staged on local disk. Signature, manifest, index and head are checked before pg_restore gets a byte, and the last bytes of each table are held back until its hash matches. Before any SQL runs, what the target lacks is listed with the option that cures it. The restore stops at the first error unless --keep-going.
 
 Several tables are loaded at once, the largest first, indexes and keys are built when their table's data are in, beside other tables, and the rest comes at the end. With --table or --schema only what they need is read. With --clean, with --data-only and with some options of pg_restore one table is loaded after another.
 
@@ -106,12 +107,16 @@ func newRestore(c *cli.Context, rt *runtime) (*restore, error) {
 	if err != nil {
 		return nil, err
 	}
+	trust, err := rt.trust(c)
+	if err != nil {
+		return nil, err
+	}
 	if object != "" && c.Bool("globals") {
 		return nil, usagef("restore: --globals needs an archive of pgstow's: beside an object lie none")
 	}
 	r := &restore{
 		bucket: bucket, output: c.String(flagOutput), json: c.Bool(flagJSON),
-		opts: archiver.RestoreOptions{Ref: ref, Name: c.String(flagName), Object: object, Log: rt.log},
+		opts: archiver.RestoreOptions{Ref: ref, Name: c.String(flagName), Object: object, Trust: trust, Log: rt.log},
 	}
 	if err := r.checkThaw(c, rt); err != nil {
 		return nil, err
@@ -224,6 +229,7 @@ func (r *restore) print(rt *runtime, result *archiver.RestoreResult) error {
 		t.row("id", m.ID)
 		t.row("label", m.Label)
 		t.row("archived", utc(m.Started))
+		signatureRow(t, result.Signature)
 	} else {
 		totals = result.Object.Totals
 		objectRows(t, r.bucket, result.Object)

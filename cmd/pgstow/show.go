@@ -39,7 +39,7 @@ With --object any object that pg_dump -Fc has written is read through and shown:
 			Flags: []cli.Flag{
 				bucketFlag("from"),
 				nameFlag("`LABEL` under which latest or a time is looked up"),
-				objectFlag(),
+				objectFlag(), allowedSignersFlag("take only what"), ignoreFlag(),
 				&cli.BoolFlag{Name: "toc", Usage: "list the dump's table of contents instead, as pg_restore -l does"},
 				jsonFlag(),
 			},
@@ -52,7 +52,11 @@ With --object any object that pg_dump -Fc has written is read through and shown:
 				if err != nil {
 					return err
 				}
-				s := show{bucket: bucket, ref: ref, object: object, name: c.String(flagName), toc: c.Bool("toc"), json: c.Bool(flagJSON)}
+				trust, err := rt.trust(c)
+				if err != nil {
+					return err
+				}
+				s := show{bucket: bucket, trust: trust, ref: ref, object: object, name: c.String(flagName), toc: c.Bool("toc"), json: c.Bool(flagJSON)}
 				return s.run(c.Context, rt)
 			},
 		},
@@ -64,6 +68,7 @@ type show struct {
 	bucket    bucketURL
 	ref, name string
 	object    string // instead of ref
+	trust     archiver.Trust
 	toc, json bool
 }
 
@@ -76,7 +81,7 @@ func (s show) run(ctx context.Context, rt *runtime) error {
 	if s.object != "" {
 		return s.showObject(ctx, rt, bucket)
 	}
-	result, err := archiver.Show(ctx, bucket, s.ref, s.name)
+	result, err := archiver.Show(ctx, archiver.ShowOptions{Bucket: bucket, Ref: s.ref, Name: s.name, Trust: s.trust})
 	if err != nil {
 		return fmt.Errorf("show %s in %s: %w", s.ref, s.bucket, err)
 	}
@@ -130,6 +135,8 @@ func (s show) print(rt *runtime, r *archiver.ShowResult) error {
 	t.row("manifest", s.bucket.key(m.Key))
 	t.row("", "sha256 of it:")
 	t.row("", r.ManifestSHA256)
+	signatureRow(t, r.Signature)
+	previousRow(t, m.Previous)
 	keptRows(t, m)
 	protectionRows(t, r, time.Now())
 	if r.Thaw != nil {
