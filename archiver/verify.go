@@ -87,8 +87,8 @@ type VerifyFacts struct {
 	Mode    string `json:"mode"`
 	Objects int    `json:"objects"` // of the archive, that were looked at
 	Bytes   int64  `json:"bytes"`   // that were read
-	// Structure and Evidence are the manifest's; with ModeFull they were found
-	// true. StructureUnchecked: the dump's hash is all that was compared.
+	// Structure and Evidence are the manifest's, and were found true.
+	// StructureUnchecked: the dump's hash is all that was compared.
 	Structure    string `json:"structure,omitempty"`
 	Evidence     string `json:"evidence,omitempty"`
 	Blocks       int    `json:"blocks,omitempty"` // that were decoded, and compared with the index

@@ -63,7 +63,6 @@ func (v *verifying) run(ctx context.Context) {
 	if v.m == nil {
 		return
 	}
-	v.Structure, v.Evidence = v.m.Structure, v.m.Evidence
 	v.compareStored()
 	v.comparePromise()
 	if v.Mode == ModeQuick || v.err != nil {
@@ -225,6 +224,7 @@ func (v *verifying) now() time.Time {
 
 // readBack reads index, globals and dump.
 func (v *verifying) readBack(ctx context.Context) {
+	v.Structure, v.Evidence = v.m.Structure, v.m.Evidence
 	index, err := v.readIndex(ctx)
 	v.finding(IndexName, err)
 	if o := v.m.Objects.Globals; o != nil && !v.gone(GlobalsName) {

@@ -17,6 +17,8 @@ const (
 	restorePeer   = "mc cat | pg_restore"
 	restoreLocal  = "pg_restore -j2 of a file"
 	restoreTable  = "restore --table"
+	verifyAll     = "verify"
+	verifyPeer    = "mc cat | pg_restore -f - | sha256sum"
 	restoreBucket = "restores" // bench's own is emptied after every measure
 	restoreTarget = "restored"
 )
@@ -80,7 +82,37 @@ func (b *bench) restores() []measure {
 		{restoreJobs, b.restore(b.pgstowRestore(b.s3.Endpoint, "--jobs", "2"))},
 		{restoreOne, b.restore(b.pgstowRestore(b.s3.Endpoint, "--jobs", "1"))},
 		{restoreTable, b.restoreTable},
+		{verifyAll, b.verify},
+		{verifyPeer, func(ctx context.Context) (sample, error) {
+			return b.pipeline(ctx, nil, []string{b.tools["mc"], "--quiet", "cat", "store/" + restoreBucket + "/pg/" + b.restored.Manifest.Objects.Dump.Key},
+				[]string{b.tools["pg_restore"], "-f", "-"}, []string{"sha256sum"})
+		}},
 	}
+}
+
+// verify reads the archive back and compares all that is in it.
+func (b *bench) verify(ctx context.Context) (sample, error) {
+	var out strings.Builder
+	s, err := b.pipeline(ctx, &out, []string{b.pgstow, "verify", b.restored.Manifest.ID, "--bucket", server.S3URL(restoreBucket, "pg/", b.s3.Endpoint, b.s3.Region),
+		"--no-record", "--progress", "none", "--json"})
+	if err != nil {
+		return s, err
+	}
+	var result struct {
+		Archives []struct {
+			Mode   string `json:"mode"`
+			Tables int    `json:"tables"`
+			Bytes  int64  `json:"bytes"`
+		} `json:"archives"`
+	}
+	if err := json.Unmarshal([]byte(out.String()), &result); err != nil {
+		return s, err
+	}
+	if len(result.Archives) != 1 || result.Archives[0].Mode != "full" || result.Archives[0].Tables == 0 {
+		return s, fmt.Errorf("verify has compared nothing: %s", out.String())
+	}
+	s.Stored = result.Archives[0].Bytes
+	return s, nil
 }
 
 func (b *bench) pgstowRestore(endpoint string, args ...string) func(*stored) [][]string {

@@ -116,6 +116,8 @@ func ratios(measures []summary, archived *stored) []ratio {
 	add("restore --table of 1 MB, MiB read beyond table and head", 1, 0, func() float64 {
 		return float64(of[restoreTable].Stored-archived.needed()) / (1 << 20)
 	}, restoreTable)
+	wall("verify : mc cat | pg_restore -f - | sha256sum", verifyAll, verifyPeer, 0.7, 0.6)
+	add("verify, peak in MiB", 200, 128, func() float64 { return float64(of[verifyAll].Peak) / (1 << 20) }, verifyAll)
 	add("restore, highest peak in MiB", 200, 128, func() float64 { return float64(peaks[true]) / (1 << 20) }, restoreJobs)
 	return list
 }

@@ -54,7 +54,7 @@ func run(ctx context.Context, opts options, out *screen) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.home.Close()) }()
 	steps := []func(context.Context) error{
-		d.startServers, d.load, d.export, d.archive, d.look, d.restore, d.compare, d.whereItLies, d.linger,
+		d.startServers, d.load, d.export, d.archive, d.look, d.restore, d.compare, d.verify, d.whereItLies, d.linger,
 	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
@@ -159,6 +159,11 @@ func (d *demo) compare(ctx context.Context) error {
 		return err
 	}
 	return d.comparison(diffs)
+}
+
+func (d *demo) verify(ctx context.Context) error {
+	d.section("Read the archive back, and compare every row with what was archived")
+	return d.pgstowCommand(ctx, "verify", "latest", "--name", label)
 }
 
 // whereItLies asks pgstow for the archive's key and size.
