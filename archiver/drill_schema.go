@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -122,7 +123,7 @@ func (p *drillPlan) definitions(head *pgarchive.Head, chosen []int) definitions 
 		if !p.defines(e) {
 			continue
 		}
-		text := []string{e.Defn.S, e.DropStmt.S, e.TableAM.S}
+		text := []string{attributeVersion.ReplaceAllString(e.Defn.S, ""), e.DropStmt.S, e.TableAM.S}
 		if !p.noOwners {
 			text = append(text, "owner "+e.Owner.S)
 		}
@@ -137,6 +138,10 @@ func (p *drillPlan) definitions(head *pgarchive.Head, chosen []int) definitions 
 	}
 	return all
 }
+
+// attributeVersion is a number that 17.12 gives each column anew, in its options; a pg_dump of
+// another major version that does not know it takes it for a part of the definition.
+var attributeVersion = regexp.MustCompile(`(?m)^ALTER [A-Z ]+ .* ALTER COLUMN .* SET \(pg_attver='?\d+'?\);\n`)
 
 // defines tells the entries that a schema-only dump of the copy must have as well.
 func (p *drillPlan) defines(e *pgarchive.Entry) bool {
