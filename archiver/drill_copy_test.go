@@ -2,6 +2,7 @@ package archiver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -172,5 +173,70 @@ func TestDrillWithoutEvidence(t *testing.T) {
 	res, err := drilled(t, pg, b, archive.Manifest.ID, nil)
 	if err != nil || res.Complete || res.Tables != 0 || res.LargeObjects != 1 || len(res.NotCompared) == 0 || !strings.Contains(res.NotCompared[0], "4 tables: dumped as INSERT") {
 		t.Errorf("%v %+v", err, res)
+	}
+}
+
+// Of an extension's configuration tables the rows are compared that pg_dump takes, and no
+// others: those that the extension brings itself are there twice over at every restore.
+func TestDrillOfExtensionConfiguration(t *testing.T) {
+	pg := testenv.NewPostgres(t, testenv.PostgresOptions{Extensions: map[string]string{
+		"drilled.control": "default_version = '1'\nrelocatable = false\n",
+		"drilled--1.sql": `CREATE TABLE conf (id int PRIMARY KEY, value text, builtin boolean NOT NULL DEFAULT false);
+			INSERT INTO conf VALUES (1, 'comes with it', true);
+			SELECT pg_catalog.pg_extension_config_dump('conf', 'WHERE NOT builtin');
+			CREATE TABLE "Alles" (v text);
+			SELECT pg_catalog.pg_extension_config_dump('"Alles"', '');
+			CREATE TABLE own (v text);
+			INSERT INTO own VALUES ('never dumped');
+			CREATE SEQUENCE counter;
+			SELECT pg_catalog.pg_extension_config_dump('counter', '');`,
+	}})
+	b, m := archivedSQL(t, pg, `CREATE SCHEMA ext; CREATE EXTENSION drilled SCHEMA ext;
+		INSERT INTO ext.conf VALUES (2, 'set'), (3, 'by the user'); UPDATE ext.conf SET value = 'changed' WHERE builtin;
+		INSERT INTO ext."Alles" VALUES ('a'), ('b'); SELECT setval('ext.counter', 17)`)
+	res, err := drilled(t, pg, b, m.ID, nil)
+	if err != nil || !res.Complete || res.Tables != 2 || res.Rows != 4 || res.Sequences != 1 {
+		t.Fatalf("%v %+v", err, res)
+	}
+	for sql, want := range map[string]string{
+		`UPDATE ext.conf SET value = 'lost' WHERE id = 3`: "table ext.conf: 2 rows as expected, the content differs; the first that is not as archived: id=3",
+		`INSERT INTO ext.conf VALUES (4, 'more')`:         "table ext.conf: 2 rows expected, 3 found; the first that was not archived: id=4",
+		`DELETE FROM ext."Alles" WHERE v = 'a'`:           "table ext.Alles: 2 rows expected, 1 found; the first that is not as archived: (without a primary key)",
+		`SELECT nextval('ext.counter')`:                   "sequence ext.counter: its value is 18, want 17",
+		`UPDATE ext.conf SET value = 'x' WHERE builtin`:   "",
+	} {
+		res, err := drilled(t, pg, b, m.ID, func(o *DrillOptions) {
+			o.restored = func(_ context.Context, c dumper.Conn) error {
+				pg.Exec(t, c.Database(), sql)
+				return nil
+			}
+		})
+		if res == nil || (err != nil) != (want != "") || len(res.Differences) != min(len(want), 1) || want != "" && res.Differences[0].String() != want {
+			t.Errorf("%s: %v %+v", sql, err, res)
+		}
+	}
+}
+
+// The record is signed, and what nobody has signed is not drilled where that is asked for.
+func TestDrillSigned(t *testing.T) {
+	pg := testenv.Postgres(t)
+	key := sshKey(t, "ed25519")
+	signers := allowed(t, `me namespaces="pgstow" `+publicText(t, key))
+	b, unsigned := archivedSQL(t, pg, `CREATE TABLE a AS SELECT generate_series(1, 10) AS id`)
+	trust := Trust{Signers: signers, Require: true}
+	if res, err := drilled(t, pg, b, unsigned.ID, func(o *DrillOptions) { o.Trust = trust }); res != nil || !errors.Is(err, ErrIntegrity) || drillRecords(t, b) > 0 {
+		t.Errorf("%v %+v", err, res)
+	}
+	res, err := Archive(t.Context(), ArchiveOptions{Bucket: b, Conn: connTo(t, pg, "postgres"), Name: "signed", Pgstow: "test", Signer: openKey(t, key)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	drill, err := drilled(t, pg, b, res.Manifest.ID, func(o *DrillOptions) { o.Trust, o.Signer = trust, openKey(t, key) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	records, err := readRecords(t.Context(), b, resolved(t, b, res.Manifest.ID), RecordDrill, trust)
+	if err != nil || len(records) != 1 || records[0].Name != drill.Record || records[0].Signature == nil || records[0].Signature.State != SignatureValid {
+		t.Errorf("%v %+v", err, records)
 	}
 }

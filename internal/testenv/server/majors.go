@@ -50,6 +50,37 @@ func (h *Home) majorBin(major int) (string, error) {
 	return dst + below, nil
 }
 
+// extended is a copy of the programs in bin with further files of extensions. PostgreSQL
+// finds what belongs to it by where its own program lies.
+func (h *Home) extended(bin string, files map[string]string) (string, error) {
+	root, err := h.mkdir("extended")
+	if err != nil {
+		return "", err
+	}
+	lib := filepath.Dir(bin)
+	at := strings.LastIndex(lib, "/usr/lib/postgresql/")
+	if at < 0 {
+		return "", fmt.Errorf("%s is not laid out as Debian does it", bin)
+	}
+	major := filepath.Base(lib)
+	for _, kind := range []string{"lib", "share"} {
+		below := filepath.Join("usr", kind, "postgresql")
+		if err := os.MkdirAll(filepath.Join(root, below), 0o755); err != nil { //nolint:gosec // the servers' user passes through
+			return "", err
+		}
+		if err := linkTree(filepath.Join(lib[:at+1], below, major), filepath.Join(root, below, major)); err != nil {
+			return "", err
+		}
+	}
+	for name, text := range files {
+		path := filepath.Join(root, "usr/share/postgresql", major, "extension", name)
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil { //nolint:gosec // the server reads it
+			return "", err
+		}
+	}
+	return filepath.Join(root, "usr/lib/postgresql", major, "bin"), nil
+}
+
 // linkTree makes a copy of a tree that shares the files where it can.
 func linkTree(src, dst string) error {
 	return filepath.WalkDir(src, func(path string, d fs.DirEntry, err error) error {

@@ -42,11 +42,17 @@ type PostgresOptions struct {
 	HBA []string
 	// InitDB holds further arguments for initdb.
 	InitDB []string
+	// Extensions are files of extensions that the server gets beside those of the machine, by
+	// their names. It then runs from a copy of the programs.
+	Extensions map[string]string
 }
 
 // StartPostgres creates and starts a cluster.
 func (h *Home) StartPostgres(ctx context.Context, opts PostgresOptions) (*Postgres, error) {
 	bin, err := h.postgresPrograms(opts.Major)
+	if err == nil && len(opts.Extensions) > 0 {
+		bin, err = h.extended(bin, opts.Extensions)
+	}
 	if err != nil {
 		return nil, err
 	}
