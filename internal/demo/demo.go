@@ -54,7 +54,7 @@ func run(ctx context.Context, opts options, out *screen) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.home.Close()) }()
 	steps := []func(context.Context) error{
-		d.startServers, d.load, d.export, d.archive, d.look, d.restore, d.compare, d.verify, d.whereItLies, d.linger,
+		d.startServers, d.load, d.export, d.archive, d.look, d.restore, d.compare, d.verify, d.drill, d.whereItLies, d.linger,
 	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
@@ -164,6 +164,12 @@ func (d *demo) compare(ctx context.Context) error {
 func (d *demo) verify(ctx context.Context) error {
 	d.section("Read the archive back, and compare every row with what was archived")
 	return d.pgstowCommand(ctx, "verify", "latest", "--name", label)
+}
+
+// drill restores once more, into a database that pgstow makes and drops itself.
+func (d *demo) drill(ctx context.Context) error {
+	d.section("A drill: restore into a scratch database, compare, drop it")
+	return d.pgstowCommand(ctx, "drill", "latest", "--name", label, "--server", d.url("postgres"))
 }
 
 // whereItLies asks pgstow for the archive's key and size.

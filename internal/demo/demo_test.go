@@ -74,7 +74,7 @@ func TestDemo(t *testing.T) {
 		"$ export PGSTOW_DB=postgres://postgres@127.0.0.1:", "$ pgstow archive --name shop\n", "$ pgstow list\n",
 		"$ pgstow show latest --name shop\n", "$ pgstow restore latest --name shop",
 		"public.pgbench_accounts 100,000 100,000 ", "large objects 50 50 ",
-		`"Bücher & Söhne"."Größe ""XL"""`, "All 19 are the same.", "$ pgstow verify latest --name shop\n", "result passed", "full: every byte was read, decoded and compared", "bucket archives at http://127.0.0.1:", "key pg/default/shop/",
+		`"Bücher & Söhne"."Größe ""XL"""`, "All 19 are the same.", "$ pgstow drill latest --name shop", "result passed: the copy is equal\n", "definitions equal\n", "$ pgstow verify latest --name shop\n", "result passed", "full: every byte was read, decoded and compared", "bucket archives at http://127.0.0.1:", "key pg/default/shop/",
 	} {
 		if !strings.Contains(unpadded, want) {
 			t.Errorf("the output lacks %q", want)
@@ -120,6 +120,7 @@ func TestInterrupt(t *testing.T) {
 		{"restore, Ctrl-C", "$ pgstow restore", group(syscall.SIGINT), 130},
 		{"restore, SIGTERM to all", "$ pgstow restore", group(syscall.SIGTERM), 143},
 		{"verify, Ctrl-C", "$ pgstow verify", group(syscall.SIGINT), 130},
+		{"drill, Ctrl-C", "$ pgstow drill", group(syscall.SIGINT), 130},
 		{"compare, Ctrl-C", "── Source and copy", group(syscall.SIGINT), 130},
 	}
 	for _, tt := range tests {
