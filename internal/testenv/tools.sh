@@ -163,8 +163,9 @@ demo)
   ;;
 test)
   postgres
-  debian pgbouncer awscli rclone age time openssh-client chromium
+  debian pgbouncer awscli rclone age jq time openssh-client chromium
   versitygw
+  tool age-1.3 filippo.io/age/cmd/age v1.3.2 age # Debian's is older than post-quantum keys
   tool fake-gcs-server github.com/fsouza/fake-gcs-server v1.56.1
   tool toxiproxy-server github.com/Shopify/toxiproxy/v2/cmd/server v2.5.0 server
   tool mc github.com/minio/mc v0.0.0-20250313080218-cf909e1063a9
