@@ -33,8 +33,16 @@ type ArchiveOptions struct {
 	RequireReadBack bool
 	// AllowNoEvidence lets a policy with a lock take a dump without evidence.
 	AllowNoEvidence bool
+	// Recipients, when there are some, are whom dump, index and globals are
+	// encrypted to. The manifest then names no tables.
+	Recipients Recipients
+	// RequireEncryption refuses to run without Recipients.
+	RequireEncryption bool
 	// NoGlobals leaves roles and tablespaces out.
 	NoGlobals bool
+	// RolePasswords takes the roles' password hashes into the globals; it needs
+	// Recipients, and a role that may read them (a superuser, or pg_read_all_data).
+	RolePasswords bool
 	// PGBin is the only directory in which client programs are looked for; ""
 	// looks in all the usual ones.
 	PGBin string
@@ -114,6 +122,7 @@ type archiveRun struct {
 	dir      Dir
 	manifest *Manifest
 	objects  []IndexObject             // large objects, complete with the stream's end
+	warnings []string                  // all of them; those of an encrypted archive's manifest name no tables
 	stored   []storedKey               // what the run has put, oldest first
 	ended    atomic.Pointer[time.Time] // when the caller's context ended
 }
@@ -137,6 +146,9 @@ func newArchiveRun(opts ArchiveOptions) *archiveRun {
 
 func (r *archiveRun) run(ctx context.Context) (*ArchiveResult, error) {
 	if err := CheckLabel(cmp.Or(r.opts.Name, DefaultPolicy)); err != nil {
+		return nil, err
+	}
+	if err := r.checkSealing(); err != nil {
 		return nil, err
 	}
 	var err error
@@ -186,8 +198,10 @@ func (r *archiveRun) begin() error {
 		Pgstow: r.opts.Pgstow, Started: started.Truncate(time.Millisecond),
 		Source:   newSource(r.opts.Conn, r.src),
 		Tools:    Tools{PgDump: r.tools.Version, PgDumpArgs: r.opts.DumpArgs},
-		ReadBack: ReadBackDone,
-		Warnings: append([]string(nil), r.src.Warnings...),
+		ReadBack: ReadBackDone, Recipients: r.opts.Recipients.Texts(),
+	}
+	for _, w := range r.src.Warnings {
+		r.note(w)
 	}
 	if r.packing.needs > 0 {
 		r.warn(fmt.Sprintf("--compress %s: only pg_restore %d and later can read this archive", r.opts.Compression, r.packing.needs))
@@ -202,15 +216,20 @@ func (r *archiveRun) estimate() int64 { return int64(float64(r.src.TableBytes) *
 // upload is opened first: the stream's first Read, which starts pg_dump, comes
 // only when the store has taken the request.
 func (r *archiveRun) storeDump(ctx context.Context) (*dumpStream, error) {
-	deferred := r.opts.Bucket.Capabilities().DeferredHead
+	// The chunks of an age file are made in their order, the first one first.
+	deferred := r.opts.Bucket.Capabilities().DeferredHead && r.opts.Recipients.IsZero()
 	guarded, progress, stop := storage.GuardStall(ctx, r.stall, r.progress.put)
 	defer stop()
 	stream := newDumpStream(deferred, r.progress, func() (dumpSource, func() error, error) {
 		return r.startDump(guarded)
 	})
 	stream.weigh = func(head *pgarchive.Head) *tableMeter { return newTableMeter(head, r.src) }
-	reader := uploadReader{stream}
-	put, err := r.keeper.options(DumpName, storage.PutOptions{
+	reader, sealed, err := r.sealing(stream)
+	if err != nil {
+		return nil, err
+	}
+	name := r.opts.Recipients.name(DumpName)
+	put, err := r.keeper.options(name, storage.PutOptions{
 		ContentType:  "application/octet-stream",
 		SizeEstimate: r.estimate(),
 		Progress:     progress,
@@ -222,7 +241,7 @@ func (r *archiveRun) storeDump(ctx context.Context) (*dumpStream, error) {
 		put.Head = &storage.DeferredHead{Size: reader.headSize, Bytes: reader.headBytes}
 	}
 	r.progress.phase(PhaseOpening)
-	key := r.dir.Key(DumpName)
+	key := r.dir.Key(name)
 	o, err := r.opts.Bucket.Put(guarded, key, reader, put)
 	if closeErr := stream.close(); err == nil {
 		err = closeErr
@@ -231,9 +250,12 @@ func (r *archiveRun) storeDump(ctx context.Context) (*dumpStream, error) {
 	if err != nil {
 		return nil, causeOf(guarded, stream.blame(err))
 	}
-	r.keeper.note(key, DumpName, o.Version, put)
+	r.keeper.note(key, name, o.Version, put)
 	r.progress.phase(PhaseCommit)
 	so := stream.storedObject(key, o)
+	if sealed != nil {
+		sealed.describe(&so)
+	}
 	r.manifest.Objects.Dump = so
 	return stream, r.readBack(ctx, &r.manifest.Objects.Dump, o)
 }
@@ -313,23 +335,24 @@ func (r *archiveRun) storeGlobals(ctx context.Context) error {
 		return nil
 	}
 	r.progress.phase(PhaseGlobals)
-	sql, err := dumper.DumpGlobals(ctx, r.opts.Conn, r.tools)
+	sql, err := dumper.DumpGlobals(ctx, r.opts.Conn, r.tools, dumper.GlobalsOptions{RolePasswords: r.opts.RolePasswords})
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	if errors.Is(err, dumper.ErrGlobals) {
+	if errors.Is(err, dumper.ErrGlobals) && !r.opts.RolePasswords {
 		r.manifest.Globals, r.manifest.GlobalsReason = GlobalsUnreadable, oneLine(err)
 		r.warn(fmt.Sprintf("roles and tablespaces are not in the archive: %s", oneLine(err)))
 		return nil
 	}
 	if err != nil {
-		return err
+		return r.globalsFault(err)
 	}
 	o, err := r.storeSmall(ctx, GlobalsName, sql, "application/sql")
 	if err != nil {
 		return fmt.Errorf("store globals: %w", err)
 	}
 	r.manifest.Globals, r.manifest.Objects.Globals = GlobalsIncluded, o
+	r.manifest.RolePasswords = r.opts.RolePasswords
 	return nil
 }
 
@@ -337,14 +360,17 @@ func (r *archiveRun) storeGlobals(ctx context.Context) error {
 func (r *archiveRun) storeIndex(ctx context.Context, stream *dumpStream) error {
 	r.manifest.Totals.Bytes = r.manifest.Objects.Dump.Size
 	if !stream.known {
+		r.withhold(nil)
 		return nil
 	}
 	ix := newIndex(r.dir.ID, stream.parsed, stream.source.Blocks(), r.objects, r.manifest.Objects.Dump)
 	r.manifest.Totals = ix.totals()
+	r.manifest.Totals.Bytes = r.manifest.Objects.Dump.Size
 	r.manifest.Evidence, r.manifest.EvidenceReason = ix.evidence()
 	if r.manifest.Evidence == EvidenceNone {
 		r.warn("the archive holds no evidence of its content: " + r.manifest.EvidenceReason)
 	}
+	r.withhold(ix)
 	raw, err := ix.encode()
 	if err != nil {
 		return err
@@ -359,6 +385,12 @@ func (r *archiveRun) storeIndex(ctx context.Context, stream *dumpStream) error {
 
 func (r *archiveRun) warn(text string) {
 	r.log.Warn(text)
+	r.note(text)
+}
+
+// note keeps a warning that was logged.
+func (r *archiveRun) note(text string) {
+	r.warnings = append(r.warnings, text)
 	r.manifest.Warnings = append(r.manifest.Warnings, text)
 }
 

@@ -492,7 +492,7 @@ func TestArchiveKeepsSecrets(t *testing.T) {
 func TestDriverDoesNotSeeTheSourcesCause(t *testing.T) {
 	cause := &storage.Error{Op: "put", Key: "globals", Kind: storage.ErrUnknownOutcome, Err: errInjected}
 	stream := newDumpStream(true, newTracker(nil), func() (dumpSource, func() error, error) { return nil, nil, cause })
-	_, seen := uploadReader{stream}.Read(make([]byte, 1))
+	_, seen := uploadReader{Reader: stream, stream: stream}.Read(make([]byte, 1))
 	if seen == nil || errors.Is(seen, storage.ErrUnknownOutcome) || errors.Is(seen, errInjected) || seen.Error() != cause.Error() {
 		t.Errorf("the driver sees %v", seen)
 	}

@@ -11,8 +11,8 @@ import (
 func expected(o StoredObject, ix *Index) (pgarchive.Expected, error) {
 	var want pgarchive.Expected
 	if ix == nil {
-		whole := pgarchive.ExpectedPart{Name: "the dump", Length: o.Size}
-		if err := decodeSum(&whole.SHA256, o.SHA256); err != nil {
+		whole := pgarchive.ExpectedPart{Name: "the dump", Length: o.plainSize()}
+		if err := decodeSum(&whole.SHA256, o.plainSHA256()); err != nil {
 			return want, err
 		}
 		want.Blocks = []pgarchive.ExpectedPart{whole}

@@ -162,7 +162,7 @@ func (c *cloneRun) pipe(ctx context.Context, stream *dumpStream, found []dumper.
 	}
 	if c.opts.Globals {
 		target.globals = func(ctx context.Context) ([]byte, error) {
-			return dumper.DumpGlobals(ctx, c.opts.From, c.dumpTools)
+			return dumper.DumpGlobals(ctx, c.opts.From, c.dumpTools, dumper.GlobalsOptions{})
 		}
 	}
 	t, globals, err := prepareTarget(ctx, target)

@@ -51,15 +51,27 @@ func (r *archiveRun) noteStored(key string, o storage.Object, err error) {
 	}
 }
 
-// storeSmall stores an object from memory and compares what the store made of it.
+// storeSmall stores an object from memory, encrypted if there are recipients, and
+// compares what the store made of it.
 func (r *archiveRun) storeSmall(ctx context.Context, name string, data []byte, contentType string) (*StoredObject, error) {
+	var plain *Plain
+	if !r.opts.Recipients.IsZero() {
+		plain = &Plain{Size: int64(len(data)), SHA256: hexSum(data)}
+		var err error
+		if data, err = seal(data, r.opts.Recipients); err != nil {
+			return nil, err
+		}
+		name, contentType = r.opts.Recipients.name(name), "application/octet-stream"
+	}
 	key := r.dir.Key(name)
 	o, err := r.putSmall(ctx, name, data, contentType)
 	r.noteStored(key, o, err)
 	if err != nil {
 		return nil, err
 	}
-	so := &StoredObject{Key: key, Version: o.Version, Size: int64(len(data)), SHA256: hexSum(data), Checksum: checksumOf(o)}
+	so := &StoredObject{
+		Key: key, Version: o.Version, Size: int64(len(data)), SHA256: hexSum(data), Plain: plain, Checksum: checksumOf(o),
+	}
 	return so, r.readBack(ctx, so, o)
 }
 
@@ -155,7 +167,7 @@ func (r *archiveRun) commit(ctx context.Context) (*ArchiveResult, error) {
 		return nil, fmt.Errorf("store manifest: %w", err)
 	}
 	r.noteStored(key, o, nil)
-	res := &ArchiveResult{Manifest: r.manifest, ManifestSHA256: hexSum(raw), Warnings: slices.Clone(r.manifest.Warnings)}
+	res := &ArchiveResult{Manifest: r.manifest, ManifestSHA256: hexSum(raw), Warnings: slices.Clone(r.warnings)}
 	return res, r.readBackManifest(ctx, key, o.Version, raw, res)
 }
 

@@ -38,8 +38,9 @@ type DrillOptions struct {
 	// NoRecord writes no record beside the archive.
 	NoRecord bool
 
-	// Thaw is as in RestoreOptions.
-	Thaw ThawOptions
+	// Thaw and Identities are as in RestoreOptions.
+	Thaw       ThawOptions
+	Identities Identities
 
 	// Trust says whose archives are drilled; Signer signs the record.
 	Trust  Trust
@@ -162,7 +163,7 @@ func Drill(ctx context.Context, opts DrillOptions) (*DrillResult, error) {
 	d.restore = &restoreRun{
 		opts: RestoreOptions{
 			Bucket: opts.Bucket, Ref: opts.Ref, Name: opts.Name, PGBin: opts.PGBin, Jobs: opts.Jobs,
-			Thaw: opts.Thaw, Trust: opts.Trust, Log: opts.Log,
+			Thaw: opts.Thaw, Identities: opts.Identities, Trust: opts.Trust, Log: opts.Log,
 		},
 		log: d.log, progress: newTracker(d.clock.watch(opts.Progress)), res: new(RestoreResult), pick: d.pick,
 	}

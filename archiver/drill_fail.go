@@ -18,7 +18,7 @@ func (d *drill) notRestored(ctx context.Context, err error) error {
 		err = partial.Err // the copy is dropped: nobody needs to know what it holds
 	}
 	switch {
-	case context.Cause(ctx) != nil:
+	case context.Cause(ctx) != nil, errors.Is(err, ErrIdentity):
 		return err
 	case errors.Is(err, ErrIntegrity): // damaged in the store: verify's finding, and the drill's
 	case errors.As(err, new(*storage.Error)), !errors.Is(err, dumper.ErrRestore):

@@ -194,7 +194,7 @@ func clipText(s string, n int) string {
 // readArchived writes the COPY text of a table, as it is archived, to w.
 func (c *comparison) readArchived(ctx context.Context, t *drilledTable, w io.Writer) error {
 	r := c.restore
-	blocks, err := newDumpBlocks(c.head, r.dump, r.index, r.source(), newTracker(nil))
+	blocks, err := newDumpBlocks(c.head, r.dump, r.index, r.source, newTracker(nil))
 	if err != nil {
 		return err
 	}

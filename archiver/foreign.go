@@ -35,6 +35,7 @@ func (r *restoreRun) foreign(ctx context.Context, found []dumper.Tools) (err err
 		r.warn(note)
 	}
 	r.dump, r.etag = r.pass.object(), r.pass.stored.ETag
+	r.source = storedDump{bucket: r.opts.Bucket, key: r.dump.Key, version: r.dump.Version}
 	switch {
 	case r.opts.Output != nil:
 		return r.passOn()

@@ -41,9 +41,11 @@ type Index struct {
 	// LargeObjects are those of all blocks, in the order of the dump: each
 	// block has the next IndexBlock.LargeObjects of them.
 	LargeObjects []IndexObject `json:"large_objects,omitempty"`
+	// Withheld is what the manifest of an encrypted archive does not tell.
+	Withheld *Withheld `json:"withheld,omitempty"`
 }
 
-// IndexDump ties the index to one dump.
+// IndexDump ties the index to one dump, as it is before it is encrypted.
 type IndexDump struct {
 	Size   int64  `json:"size"`
 	SHA256 string `json:"sha256,omitempty"`
@@ -113,7 +115,7 @@ func newIndex(id string, head *pgarchive.Head, blocks []pgarchive.Block, objects
 	}
 	ix := &Index{
 		Format: IndexFormat, ID: id, Entries: len(head.Entries), Blocks: make([]IndexBlock, len(blocks)), LargeObjects: objects,
-		Dump: IndexDump{Size: dump.Size, SHA256: dump.SHA256, Head: dump.Head, Body: dump.Body},
+		Dump: IndexDump{Size: dump.plainSize(), SHA256: dump.plainSHA256(), Head: dump.Head, Body: dump.Body},
 	}
 	for i, b := range blocks {
 		ib := IndexBlock{
@@ -241,12 +243,12 @@ const maxIndex = 1 << 30
 
 // readIndex reads the index that m names and checks it against m; nil when the
 // archive has none.
-func readIndex(ctx context.Context, b storage.Bucket, m *Manifest) (*Index, error) {
+func readIndex(ctx context.Context, b storage.Bucket, e Entry, m *Manifest, ids Identities) (*Index, error) {
 	o := m.Objects.Index
 	if o == nil {
 		return nil, nil
 	}
-	raw, err := readStored(ctx, b, o)
+	raw, err := readPlain(ctx, b, e, o, ids)
 	if err != nil {
 		return nil, fmt.Errorf("read index: %w", err)
 	}
@@ -300,7 +302,8 @@ func decodeIndex(raw []byte) (*Index, error) {
 // they follow one another from the end of the head to the end of the dump.
 func (ix *Index) check(m *Manifest) error {
 	d := m.Objects.Dump
-	if ix.ID != m.ID || ix.Dump.Size != d.Size || ix.Dump.SHA256 != d.SHA256 ||
+	size := d.plainSize()
+	if ix.ID != m.ID || ix.Dump.Size != size || ix.Dump.SHA256 != d.plainSHA256() ||
 		!sameRange(ix.Dump.Head, d.Head) || !sameRange(ix.Dump.Body, d.Body) {
 		return integrity("it describes another dump than the manifest")
 	}
@@ -313,7 +316,7 @@ func (ix *Index) check(m *Manifest) error {
 		if raw, err := hex.DecodeString(b.SHA256); err != nil || len(raw) != 32 {
 			return integrity("block %d: %q is no SHA-256", i, b.SHA256)
 		}
-		if b.Offset != at || b.Length <= 0 || b.Length > d.Size-at {
+		if b.Offset != at || b.Length <= 0 || b.Length > size-at {
 			return integrity("block %d does not follow the one before it", i)
 		}
 		if b.RawBytes < 0 || b.LargeObjects < 0 {
@@ -332,8 +335,8 @@ func (ix *Index) check(m *Manifest) error {
 			return integrity("the blocks up to %d hold more than can be", i)
 		}
 	}
-	if at != d.Size {
-		return integrity("its blocks end at %d, the dump at %d", at, d.Size)
+	if at != size {
+		return integrity("its blocks end at %d, the dump at %d", at, size)
 	}
 	if n := len(ix.LargeObjects); n > 0 && n != objects {
 		return integrity("it has %d large objects, its blocks have %d", n, objects)

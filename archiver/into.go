@@ -83,9 +83,9 @@ func (r *restoreRun) choose(ctx context.Context, head *pgarchive.Head) (*choice,
 }
 
 func (r *restoreRun) intoDatabase(ctx context.Context, found []dumper.Tools) error {
-	if r.index != nil {
+	if stored, ok := r.source.(storedDump); ok && r.index != nil {
 		// Reading by ranges would not notice bytes that were appended.
-		if err := r.source().checkSize(ctx, r.dump.Size); err != nil {
+		if err := stored.checkSize(ctx, r.dump.Size); err != nil {
 			return err
 		}
 	}
@@ -145,7 +145,7 @@ func (r *restoreRun) intoDatabase(ctx context.Context, found []dumper.Tools) err
 // index, of which nothing is proved before its last byte.
 func (r *restoreRun) stream(ctx context.Context, tools dumper.Tools, c *choice) error {
 	if c != nil && !r.opts.Restore.SchemaOnly {
-		d, err := newDumpBlocks(c.head, r.dump, r.index, r.source(), r.progress)
+		d, err := newDumpBlocks(c.head, r.dump, r.index, r.source, r.progress)
 		if err != nil {
 			return err
 		}
@@ -173,7 +173,7 @@ func (r *restoreRun) stream(ctx context.Context, tools dumper.Tools, c *choice) 
 	// pg_restore leaves off when it has what it was asked for, and all of that is
 	// proved. Without an index nothing is, before the last byte; and a whole
 	// restore must not miss what follows the end.
-	if r.index == nil || dump.n == r.dump.Size {
+	if r.index == nil || dump.n == r.dump.plainSize() {
 		if err := dump.toEnd(); err != nil {
 			return partial(r.target, dump.fault(err), "")
 		}
@@ -184,9 +184,9 @@ func (r *restoreRun) stream(ctx context.Context, tools dumper.Tools, c *choice) 
 // blocks are those of the dump, of which the head was read.
 func (r *restoreRun) blocks(c *choice) (*dumpBlocks, error) {
 	if r.headOnly() {
-		return &dumpBlocks{head: c.head, key: r.dump.Key, source: r.source(), progress: r.progress}, nil
+		return &dumpBlocks{head: c.head, key: r.dump.Key, source: r.source, progress: r.progress}, nil
 	}
-	d, err := newDumpBlocks(c.head, r.dump, r.index, r.source(), r.progress)
+	d, err := newDumpBlocks(c.head, r.dump, r.index, r.source, r.progress)
 	if err != nil {
 		return nil, err
 	}

@@ -76,11 +76,16 @@ type Manifest struct {
 	EvidenceReason string `json:"evidence_reason,omitempty"`
 	Globals        string `json:"globals"`
 	GlobalsReason  string `json:"globals_reason,omitempty"`
-	ReadBack       string `json:"read_back"`
+	// RolePasswords: the globals have the roles' password hashes.
+	RolePasswords bool   `json:"role_passwords,omitempty"`
+	ReadBack      string `json:"read_back"`
 	// Kept is nil in archives made before there were policies.
 	Kept *Kept `json:"kept,omitempty"`
 	// Previous is nil in archives made before manifests named others.
 	Previous *Previous `json:"previous,omitempty"`
+	// Recipients are whom the objects are encrypted to, as public keys; none for
+	// a plain archive. Of an encrypted one, nothing here names a table.
+	Recipients []string `json:"recipients,omitempty"`
 
 	Objects  Objects  `json:"objects"`
 	Totals   Totals   `json:"totals"`
@@ -129,7 +134,8 @@ type Objects struct {
 
 // StoredObject is one object as the store confirmed it. The dump carries Head
 // (unless its structure is unchecked); one with a deferred head carries Body
-// as well, all others the SHA256 of the whole.
+// as well, all others the SHA256 of the whole. Of an encrypted object, Size and
+// SHA256 are those of the age file, Plain and Head those of what is in it.
 type StoredObject struct {
 	Key      string            `json:"key"`
 	Version  string            `json:"version,omitempty"` // S3 version id or GCS generation
@@ -137,7 +143,10 @@ type StoredObject struct {
 	SHA256   string            `json:"sha256,omitempty"`
 	Head     *Range            `json:"head,omitempty"`
 	Body     *Range            `json:"body,omitempty"`
+	Plain    *Plain            `json:"plain,omitempty"`
 	Checksum *storage.Checksum `json:"checksum,omitempty"`
+
+	recipients []string // of the manifest that names it
 }
 
 // Range is the hash of a first or last part of an object.
@@ -215,8 +224,10 @@ func decodeManifest(raw []byte, dir Dir) (*Manifest, error) {
 // checkObjects refuses manifests whose objects lie elsewhere or that lack what
 // a restore relies on.
 func (m *Manifest) checkObjects(dir Dir) error {
-	if m.Objects.Dump.Key == dir.Key(DumpName+EncryptedSuffix) {
-		return fmt.Errorf("%w: the archive is encrypted, this version cannot read it; upgrade pgstow", ErrFormat)
+	// All of them are encrypted, or none.
+	suffix := ""
+	if len(m.Recipients) > 0 {
+		suffix = EncryptedSuffix
 	}
 	checks := []struct {
 		object *StoredObject
@@ -233,9 +244,12 @@ func (m *Manifest) checkObjects(dir Dir) error {
 			continue
 		case c.object == nil:
 			return integrity("it names no %s", c.name)
-		case c.object.Key != dir.Key(c.name):
+		case c.object.Key != dir.Key(c.name+suffix):
 			return integrity("it names %q as its %s", c.object.Key, c.name)
+		case c.object.Encrypted() != (suffix != ""):
+			return integrity("%s: its recipients and its hashes disagree about whether it is encrypted", c.name)
 		}
+		c.object.recipients = m.Recipients
 		if err := c.object.checkHashes(); err != nil {
 			return integrity("%s: %w", c.name, err)
 		}
@@ -259,11 +273,14 @@ func (o *StoredObject) checkHashes() error {
 	if o.SHA256 != "" {
 		hashes = append(hashes, o.SHA256)
 	}
+	if o.Plain != nil {
+		hashes = append(hashes, o.Plain.SHA256)
+	}
 	for _, r := range []*Range{o.Head, o.Body} {
 		if r != nil {
 			hashes = append(hashes, r.SHA256)
-			if r.Length < 0 || r.Length > o.Size {
-				return fmt.Errorf("a part of %d bytes in an object of %d", r.Length, o.Size)
+			if r.Length < 0 || r.Length > o.plainSize() {
+				return fmt.Errorf("a part of %d bytes in an object of %d", r.Length, o.plainSize())
 			}
 		}
 	}
@@ -273,8 +290,10 @@ func (o *StoredObject) checkHashes() error {
 		}
 	}
 	switch {
-	case o.Size < 0:
-		return fmt.Errorf("size %d", o.Size)
+	case o.Size < 0 || o.plainSize() < 0:
+		return fmt.Errorf("size %d", min(o.Size, o.plainSize()))
+	case o.Plain != nil && (o.Body != nil || o.Plain.Size >= o.Size):
+		return errors.New("no age file is so small or has a part that came last")
 	case o.Body != nil && (o.Head == nil || o.Head.Length+o.Body.Length != o.Size):
 		return errors.New("head and body do not make up its size")
 	case o.Body == nil && o.SHA256 == "":

@@ -174,7 +174,7 @@ type countingBucket struct {
 }
 
 func (b *countingBucket) Open(ctx context.Context, key string, opts storage.OpenOptions) (io.ReadCloser, error) {
-	if !strings.HasSuffix(key, DumpName) {
+	if !strings.HasSuffix(strings.TrimSuffix(key, EncryptedSuffix), DumpName) {
 		return b.Memory.Open(ctx, key, opts)
 	}
 	if b.onOpen != nil {

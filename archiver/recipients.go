@@ -39,7 +39,7 @@ func (r Recipients) Texts() []string { return slices.Clone(r.texts) }
 // Limits of files with keys.
 const (
 	maxKeysFile = 1 << 20
-	maxKeyLine = 8 << 10 // as sshd has it
+	maxKeyLine  = 8 << 10 // as sshd has it
 )
 
 // ParseRecipients reads recipients, each one of

@@ -29,7 +29,7 @@ const (
 	RecordHold   = "hold"   // results: HoldSet, HoldReleased
 	RecordVerify = "verify" // results: ResultPassed, ResultFailed
 	RecordDrill  = "drill"  // as RecordVerify
-	RecordRekey  = "rekey"
+	RecordRekey  = "rekey"  // result: ResultAdded
 	// RecordExpire is written before the first object of an expired archive is
 	// deleted, and deleted with the last: with it an interrupted run is finished
 	// by the next. It carries the manifest.
@@ -65,6 +65,9 @@ type Record struct {
 	Verify *VerifyFacts `json:"verify,omitempty"`
 	// Manifest is, with RecordExpire, the bytes of the manifest.
 	Manifest []byte `json:"manifest,omitempty"`
+	// Recipients are, with RecordRekey, whom Headers open the archive to.
+	Recipients []string        `json:"recipients,omitempty"`
+	Headers    []RekeyedHeader `json:"headers,omitempty"`
 }
 
 // RecordEntry is a record as it was found; one that cannot be read has its

@@ -1,7 +1,6 @@
 package archiver
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -24,6 +23,9 @@ type RestoreOptions struct {
 	// a byte, proves that it is complete and makes its index; what is read of it afterwards
 	// is held against that.
 	Object string
+
+	// Identities open an encrypted archive.
+	Identities Identities
 
 	// Output, when set, receives the plain archive; then there is no target
 	// database and everything below but Thaw, Log and Progress is ignored. What was
@@ -106,6 +108,7 @@ type restoreRun struct {
 	entry    Entry
 	manifest []byte
 	dump     StoredObject
+	source   rangeOpener // of the dump
 	index    *Index
 	pass     *openObject // over an Object
 	etag     string      // of an Object
@@ -153,16 +156,16 @@ func (r *restoreRun) readDescription(ctx context.Context) (err error) {
 		r.warn(text)
 	}
 	r.dump = r.res.Manifest.Objects.Dump
-	if r.dump.Version == "" {
-		r.dump.Version = r.entry.version(DumpName)
+	if r.index, err = readIndex(ctx, r.opts.Bucket, r.entry, r.res.Manifest, r.opts.Identities); err != nil {
+		return err
 	}
-	if r.index, err = readIndex(ctx, r.opts.Bucket, r.res.Manifest); err != nil {
+	if r.source, err = openDump(ctx, r.opts.Bucket, r.entry, r.res.Manifest, r.opts.Identities); err != nil {
 		return err
 	}
 	if r.index == nil {
 		r.warn("the archive has no index: its hash can be compared only when the last byte was read")
 	}
-	r.progress.total(r.dump.Size, false)
+	r.progress.total(r.dump.plainSize(), false)
 	return nil
 }
 
@@ -195,28 +198,7 @@ func (r *restoreRun) readHead(ctx context.Context) (*pgarchive.Head, error) {
 	case o.Head == nil:
 		return &pgarchive.Head{}, nil
 	}
-	body, err := r.source().openRange(ctx, 0, o.Head.Length)
-	if err != nil {
-		return nil, err
-	}
-	defer body.Close()
-	raw, err := io.ReadAll(io.LimitReader(body, o.Head.Length))
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("read dump: %w", err)
-	case hexSum(raw) != o.Head.SHA256:
-		return nil, integrity("%s: its head differs from the SHA-256 in the manifest", o.Key)
-	}
-	head, err := pgarchive.ParseHead(bytes.NewReader(raw))
-	if err != nil {
-		return nil, integrity("%s: %w", o.Key, err)
-	}
-	return head, nil
-}
-
-// source is where the dump lies: the version that the manifest names, or that was found.
-func (r *restoreRun) source() storedDump {
-	return storedDump{bucket: r.opts.Bucket, key: r.dump.Key, version: r.dump.Version}
+	return readHead(ctx, r.source, o)
 }
 
 // openDump opens the whole dump behind a verifier.
@@ -225,7 +207,7 @@ func (r *restoreRun) openDump(ctx context.Context) (*checkedDump, error) {
 	if err != nil {
 		return nil, err
 	}
-	body, err := r.source().openRange(ctx, 0, 0)
+	body, err := r.source.openRange(ctx, 0, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -242,7 +224,7 @@ func (r *restoreRun) readGlobals(ctx context.Context) ([]byte, error) {
 	if m.Objects.Globals == nil {
 		return nil, fmt.Errorf("%w: the archive holds no globals (%s); restore without --globals", ErrUsage, m.Globals)
 	}
-	raw, err := readStored(ctx, r.opts.Bucket, m.Objects.Globals)
+	raw, err := readPlain(ctx, r.opts.Bucket, r.entry, m.Objects.Globals, r.opts.Identities)
 	if err != nil {
 		return nil, fmt.Errorf("read globals: %w", err)
 	}

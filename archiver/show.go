@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/pgstow/pgstow/dumper/pgarchive"
@@ -18,8 +19,10 @@ type ShowResult struct {
 	Entry          Entry     `json:"entry"`
 	Manifest       *Manifest `json:"manifest"`
 	ManifestSHA256 string    `json:"manifest_sha256"`
-	Signature      Signature `json:"signature"`       // of the manifest
-	Index          *Index    `json:"index,omitempty"` // nil for an archive of an unknown version
+	Signature      Signature `json:"signature"` // of the manifest
+	// Index is nil for an archive of an unknown version, and for an encrypted one
+	// without identities.
+	Index *Index `json:"index,omitempty"`
 	// Protection is how the store keeps the archive now.
 	Protection *Shown `json:"protection"`
 	// Thaw is whether the dump can be read now; nil where its class needs none.
@@ -30,6 +33,8 @@ type ShowResult struct {
 	TOC []TOCEntry `json:"toc,omitempty"`
 	// Head is what TOC was made of.
 	Head *pgarchive.Head `json:"-"`
+
+	opts ShowOptions
 }
 
 // ThawState is how far a dump in a cold class is from being read.
@@ -71,15 +76,18 @@ type Content struct {
 	Stored       int64
 }
 
-// ShowOptions choose what Show looks at.
+// ShowOptions say which archive is shown.
 type ShowOptions struct {
 	Bucket    storage.Bucket
-	Ref, Name string
-	Trust     Trust
+	Ref, Name string // see Resolve
+	// Identities open the index of an encrypted archive. Without any, the manifest
+	// alone is shown.
+	Identities Identities
+	Trust      Trust
 }
 
-// Show reads manifest and index of the archive that ref names, its records, and
-// how the store keeps it now.
+// Show reads manifest and index of an archive, its records, and how the store
+// keeps it now.
 func Show(ctx context.Context, opts ShowOptions) (*ShowResult, error) {
 	b := opts.Bucket
 	e, err := Resolve(ctx, b, opts.Ref, opts.Name)
@@ -90,9 +98,11 @@ func Show(ctx context.Context, opts ShowOptions) (*ShowResult, error) {
 	if err != nil {
 		return nil, err
 	}
-	ix, err := readIndex(ctx, b, m)
-	if err != nil {
-		return nil, err
+	var ix *Index
+	if len(m.Recipients) == 0 || !opts.Identities.IsZero() {
+		if ix, err = readIndex(ctx, b, e, m, opts.Identities); err != nil {
+			return nil, err
+		}
 	}
 	all, err := look(ctx, b, e.dir(), e.Objects)
 	if err != nil {
@@ -104,8 +114,20 @@ func Show(ctx context.Context, opts ShowOptions) (*ShowResult, error) {
 	}
 	return &ShowResult{
 		Entry: e, Manifest: m, ManifestSHA256: hexSum(raw), Index: ix, Protection: shown(all), Records: records,
-		Thaw: thawState(all), Signature: signature,
+		Thaw: thawState(all), Signature: signature, opts: opts,
 	}, nil
+}
+
+// Told is what the manifest says, or where it leaves that to the encrypted index,
+// the index.
+func (r *ShowResult) Told() Withheld {
+	m := r.Manifest
+	if r.Index != nil && r.Index.Withheld != nil {
+		w := *r.Index.Withheld
+		w.Warnings = append(slices.Clone(w.Warnings), m.Warnings[min(1, len(m.Warnings), len(w.Warnings)):]...)
+		return w
+	}
+	return Withheld{PgDumpArgs: m.Tools.PgDumpArgs, EvidenceReason: m.EvidenceReason, Warnings: m.Warnings}
 }
 
 // Contents sums up the blocks of each table, in the order of the dump.
@@ -139,32 +161,41 @@ func (ix *Index) Contents() []Content {
 // LoadTOC reads the dump's head, which holds its table of contents, and
 // compares it with the manifest's hash. An archive of an unknown version has
 // none that can be read: ErrFormat.
-func (r *ShowResult) LoadTOC(ctx context.Context, b storage.Bucket) error {
+func (r *ShowResult) LoadTOC(ctx context.Context) error {
 	o := r.Manifest.Objects.Dump
 	if o.Head == nil {
 		return fmt.Errorf("%w: its dump has an archive version that was not known then; pg_restore -l lists it", ErrFormat)
 	}
-	version := o.Version
-	if version == "" {
-		version = r.Entry.version(DumpName)
-	}
-	body, err := b.Open(ctx, o.Key, storage.OpenOptions{Version: version, Length: o.Head.Length})
+	dump, err := openDump(ctx, r.opts.Bucket, r.Entry, r.Manifest, r.opts.Identities)
 	if err != nil {
-		return fmt.Errorf("read dump: %w", missing(o.Key, err))
+		return err
 	}
-	defer body.Close()
-	raw, err := io.ReadAll(io.LimitReader(body, o.Head.Length))
-	if err != nil {
-		return fmt.Errorf("read dump: %w", err)
-	}
-	if hexSum(raw) != o.Head.SHA256 {
-		return integrity("%s: its head differs from the SHA-256 in the manifest", o.Key)
-	}
-	if r.Head, err = pgarchive.ParseHead(bytes.NewReader(raw)); err != nil {
-		return integrity("%s: %w", o.Key, err)
+	if r.Head, err = readHead(ctx, dump, o); err != nil {
+		return err
 	}
 	r.TOC = tocOf(r.Head)
 	return nil
+}
+
+// readHead reads the head of a dump and compares it with the manifest's hash.
+func readHead(ctx context.Context, dump rangeOpener, o StoredObject) (*pgarchive.Head, error) {
+	body, err := dump.openRange(ctx, 0, o.Head.Length)
+	if err != nil {
+		return nil, err
+	}
+	defer body.Close()
+	raw, err := io.ReadAll(io.LimitReader(body, o.Head.Length))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("read dump: %w", err)
+	case hexSum(raw) != o.Head.SHA256:
+		return nil, integrity("%s: its head differs from the SHA-256 in the manifest", o.Key)
+	}
+	head, err := pgarchive.ParseHead(bytes.NewReader(raw))
+	if err != nil {
+		return nil, integrity("%s: %w", o.Key, err)
+	}
+	return head, nil
 }
 
 func tocOf(head *pgarchive.Head) []TOCEntry {

@@ -147,11 +147,14 @@ func hideCause(err error) error {
 	return &sourceError{text: err.Error()}
 }
 
-// uploadReader is a dumpStream as a driver sees it.
-type uploadReader struct{ stream *dumpStream }
+// uploadReader is a dumpStream as a driver sees it, encrypted or not.
+type uploadReader struct {
+	io.Reader // the stream, or what encrypts it
+	stream    *dumpStream
+}
 
 func (u uploadReader) Read(p []byte) (int, error) {
-	n, err := u.stream.Read(p)
+	n, err := u.Reader.Read(p)
 	return n, hideCause(err)
 }
 

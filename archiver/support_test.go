@@ -19,8 +19,6 @@ import (
 	"github.com/pgstow/pgstow/storage/storagetest"
 )
 
-func TestMain(m *testing.M) { testenv.Main(m) }
-
 // connTo is the connection to a database of the cluster.
 func connTo(t testing.TB, pg *testenv.Cluster, db string) dumper.Conn {
 	t.Helper()

@@ -247,7 +247,7 @@ func (v *verifying) readIndex(ctx context.Context) (*Index, error) {
 	if v.m.Objects.Index == nil || v.gone(IndexName) {
 		return nil, nil
 	}
-	ix, err := readIndex(ctx, v.opts.Bucket, v.m)
+	ix, err := readIndex(ctx, v.opts.Bucket, v.entry, v.m, Identities{})
 	if err != nil {
 		return nil, err
 	}

@@ -18,9 +18,17 @@ import (
 // maxGlobals bounds what is held in memory; a role takes a few hundred bytes.
 const maxGlobals = 64 << 20
 
-// DumpGlobals returns roles and tablespaces as SQL, without password hashes.
-// ErrGlobals: the connecting role may not read them.
-func DumpGlobals(ctx context.Context, c Conn, t Tools) ([]byte, error) {
+// GlobalsOptions choose what DumpGlobals returns.
+type GlobalsOptions struct {
+	// RolePasswords includes the roles' password hashes, which superusers and
+	// members of pg_read_all_data may read. Whoever asks for them keeps them
+	// encrypted.
+	RolePasswords bool
+}
+
+// DumpGlobals returns roles and tablespaces as SQL. ErrGlobals: the connecting
+// role may not read them.
+func DumpGlobals(ctx context.Context, c Conn, t Tools, o GlobalsOptions) ([]byte, error) {
 	conn, err := newChildConn(c, os.Environ())
 	if err != nil {
 		return nil, err
@@ -31,7 +39,10 @@ func DumpGlobals(ctx context.Context, c Conn, t Tools) ([]byte, error) {
 		return nil, fmt.Errorf("start pg_dumpall: %w", err)
 	}
 	defer func() { _ = r.Close() }()
-	args := []string{"--globals-only", "--no-role-passwords", "--no-password"}
+	args := []string{"--globals-only", "--no-password"}
+	if !o.RolePasswords {
+		args = append(args, "--no-role-passwords")
+	}
 	// Without it pg_dumpall connects to postgres or template1, which managed
 	// services may deny. libpq would take a name with = for a connection string.
 	if db := c.Database(); db != "" && !strings.ContainsAny(db, "=:") {
@@ -51,7 +62,7 @@ func DumpGlobals(ctx context.Context, c Conn, t Tools) ([]byte, error) {
 		return nil, fail(ErrDump, "pg_dumpall: more than 64 MiB of roles and tablespaces")
 	case failure != nil && ctx.Err() != nil:
 		return nil, failCause(ErrDump, "pg_dumpall stopped: "+context.Cause(ctx).Error(), context.Cause(ctx))
-	case failure != nil && proc.state.ExitCode() == 1 && globalsDenied(ctx, c, failure):
+	case failure != nil && proc.state.ExitCode() == 1 && globalsDenied(ctx, c, o, failure):
 		return nil, deniedGlobals(failure)
 	case failure != nil:
 		return nil, failCause(ErrDump, failure.Error(), failure)
@@ -67,7 +78,7 @@ func deniedGlobals(cause error) error {
 
 // globalsDenied tells a lack of rights from other failures. The server's
 // messages come in its own language; SQLSTATE does not.
-func globalsDenied(ctx context.Context, c Conn, failure error) bool {
+func globalsDenied(ctx context.Context, c Conn, o GlobalsOptions, failure error) bool {
 	if strings.Contains(failure.Error(), "permission denied") {
 		return true
 	}
@@ -76,7 +87,11 @@ func globalsDenied(ctx context.Context, c Conn, failure error) bool {
 		return false
 	}
 	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
-	for _, catalogue := range []string{"pg_roles", "pg_auth_members", "pg_tablespace", "pg_db_role_setting", "pg_shseclabel", "pg_parameter_acl"} {
+	roles := "pg_roles"
+	if o.RolePasswords {
+		roles = "pg_authid"
+	}
+	for _, catalogue := range []string{roles, "pg_auth_members", "pg_tablespace", "pg_db_role_setting", "pg_shseclabel", "pg_parameter_acl"} {
 		_, err := conn.Exec(ctx, "SELECT FROM pg_catalog."+catalogue+" LIMIT 0")
 		var pgErr *pgconn.PgError
 		if errors.As(err, &pgErr) && pgErr.Code == "42501" {
@@ -120,7 +135,7 @@ func RunGlobals(ctx context.Context, c Conn, r io.Reader) (GlobalsResult, error)
 	}
 	for _, stmt := range stmts {
 		if err := run.statement(ctx, stmt); err != nil {
-			return run.result, failCause(ErrRestore, fmt.Sprintf("globals: %s: %s", clip(oneLine(stmt), 120), oneLine(globalsReason(err))), err)
+			return run.result, failCause(ErrRestore, fmt.Sprintf("globals: %s: %s", clip(oneLine(hidePassword(stmt)), 120), oneLine(globalsReason(err))), err)
 		}
 	}
 	if err := run.commit(ctx); err != nil {
@@ -128,6 +143,12 @@ func RunGlobals(ctx context.Context, c Conn, r io.Reader) (GlobalsResult, error)
 	}
 	return run.result, nil
 }
+
+// rolePassword is how pg_dumpall writes a role's password hash.
+var rolePassword = regexp.MustCompile(` PASSWORD '(?:[^']|'')*'`)
+
+// hidePassword makes a statement fit for a message.
+func hidePassword(stmt string) string { return rolePassword.ReplaceAllString(stmt, " PASSWORD '…'") }
 
 func globalsReason(err error) string {
 	var pgErr *pgconn.PgError

@@ -265,7 +265,7 @@ func TestGlobals(t *testing.T) {
 	c := mustParse(t, pg.URL("postgres"))
 	pg.Exec(t, "postgres", `CREATE ROLE gl_app LOGIN PASSWORD 'gl_secret' CREATEDB; CREATE ROLE "gl Group"; GRANT "gl Group" TO gl_app;
 		ALTER ROLE gl_app SET search_path = 'a;b'; COMMENT ON ROLE gl_app IS E'it''s \\ ; a comment'; CREATE ROLE cloud_admin`)
-	sql, err := DumpGlobals(t.Context(), c, realTools(t))
+	sql, err := DumpGlobals(t.Context(), c, realTools(t), GlobalsOptions{})
 	pg.Exec(t, "postgres", `DROP ROLE gl_app, "gl Group", cloud_admin`)
 	if err != nil {
 		t.Fatal(err)
@@ -324,13 +324,13 @@ func TestGlobalsWithoutSuperuser(t *testing.T) {
 	if err != nil || res.Executed != 3 {
 		t.Errorf("%+v, %v", res, err)
 	}
-	sql, err := DumpGlobals(t.Context(), c, realTools(t))
+	sql, err := DumpGlobals(t.Context(), c, realTools(t), GlobalsOptions{})
 	if err != nil || !bytes.Contains(sql, []byte("CREATE ROLE gw_app")) {
 		t.Errorf("a plain role reads globals without hashes: %v", err)
 	}
 	pg.Exec(t, "postgres", "REVOKE SELECT ON pg_roles FROM PUBLIC")
 	t.Cleanup(func() { pg.Exec(t, "postgres", "GRANT SELECT ON pg_roles TO PUBLIC") })
-	_, err = DumpGlobals(t.Context(), c, realTools(t))
+	_, err = DumpGlobals(t.Context(), c, realTools(t), GlobalsOptions{})
 	wantError(t, err, ErrGlobals, "permission denied")
 	wantError(t, err, ErrDump)
 	var pgErr *pgconn.PgError
@@ -343,12 +343,12 @@ func TestGlobalsThatFail(t *testing.T) {
 	pg := testenv.Postgres(t)
 	clearPGEnv(t)
 	c := mustParse(t, pg.URL("postgres"))
-	_, err := DumpGlobals(t.Context(), c, playing(t, "exit1", 15))
+	_, err := DumpGlobals(t.Context(), c, playing(t, "exit1", 15), GlobalsOptions{})
 	wantError(t, err, ErrDump)
 	if errors.Is(err, ErrGlobals) {
 		t.Errorf("%v passes for a lack of rights", err)
 	}
-	_, err = DumpGlobals(t.Context(), c, playing(t, "sigkill", 15))
+	_, err = DumpGlobals(t.Context(), c, playing(t, "sigkill", 15), GlobalsOptions{})
 	wantError(t, err, ErrDump, "SIGKILL")
 }
 

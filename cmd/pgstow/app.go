@@ -75,7 +75,7 @@ func newProgram(rt *runtime) *program {
 	prog.commands = []*command{
 		archiveCommand(rt), restoreCommand(rt), cloneCommand(rt),
 		listCommand(rt), showCommand(rt), verifyCommand(rt), drillCommand(rt),
-		retainCommand(rt), holdCommand(rt), expireCommand(rt), undeleteCommand(rt),
+		retainCommand(rt), holdCommand(rt), rekeyCommand(rt), expireCommand(rt), undeleteCommand(rt),
 		lifecycleCommand(rt), thawCommand(rt), cleanupCommand(rt), auditCommand(rt), doctorCommand(rt), versionCommand(rt),
 	}
 	prog.Action = func(c *cli.Context) error {

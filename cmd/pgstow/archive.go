@@ -31,6 +31,8 @@ DATABASE is a name in the configuration, which then says where it is, in which s
 
 How the archive is kept comes from one place: --policy, the policy of DATABASE, or --keep, --lock, --legal-hold, --storage-class, --tag and --sse. The store is asked for it in the request that creates each object, and is read back; what is weaker than asked for is a failure.
 
+With --encrypt-to, dump, index and globals are age files that "age -d" opens with the key of any recipient; the manifest names no tables then. This machine needs no private key. docs/evidence.md says more.
+
 Options behind "--" go to pg_dump; those that would change the stream (-F -f -j -Z -d) are refused.`,
 			examples: []example{
 				{"A Neon database into S3; the direct host, not the -pooler one:",
@@ -45,6 +47,9 @@ Options behind "--" go to pg_dump; those that would change the stream (-F -f -j 
 						"    --keep 7y --lock compliance --tag owner=finance"},
 				{"By name, as the configuration says; see docs/configuration.md:",
 					"export PGSTOW_CONFIG=/etc/pgstow/pgstow.yaml\npgstow archive orders"},
+				{"Encrypted to age keys, SSH keys or a file of them:",
+					"pgstow archive --db service=orders --to gs://acme-archives/pg/ \\\n" +
+						"    --encrypt-to age1... --encrypt-to ~/.ssh/id_ed25519.pub"},
 				{"As fast as it goes, for any version of pg_restore:",
 					"pgstow archive --db service=orders --to gs://acme-archives/pg/ \\\n    --compress gzip:1"},
 				{"Into a folder, under a label of its own, the id for a script:",
@@ -66,7 +71,9 @@ Options behind "--" go to pg_dump; those that would change the stream (-F -f -j 
 					Usage: "compress the dump as `HOW`: gzip[:1-9], zstd[:1-19], lz4, none, or pg_dump by itself; auto is gzip:6, and zstd:1 with pg_dump 16 and later"},
 				&cli.IntFlag{Name: "jobs", DefaultText: "one per processor", Usage: "compress and hash with `N` workers"},
 				&cli.BoolFlag{Name: "verify-compression", Usage: "decompress everything right away and compare; with a lock this is always done"},
+				encryptToFlag("encrypt it to this `RECIPIENT`: an age recipient, an SSH public key, or a file with these; each of them can read it"),
 				&cli.BoolFlag{Name: "no-globals", Usage: "leave out roles and tablespaces"},
+				&cli.BoolFlag{Name: flagRolePasswords, Usage: "take the roles' password hashes into the globals; needs --encrypt-to, and a role that may read them: a superuser, or one in pg_read_all_data"},
 				pgBinFlag(), poolerFlag(),
 				&cli.StringFlag{Name: "stall-timeout", Value: "5m",
 					Usage: "end pg_dump when the store accepts no byte for this `TIME`"},
@@ -115,8 +122,9 @@ func newArchive(c *cli.Context, rt *runtime) (*archive, error) {
 	if err != nil {
 		return nil, err
 	}
-	if named != nil && named.evidence.encrypt == wordRequired {
-		return nil, usagef("policy %s asks for encryption, which this version of pgstow cannot do", named.Name)
+	recipients, err := rt.archiveRecipients(c, named)
+	if err != nil {
+		return nil, err
 	}
 	signer, err := rt.signer(c, named)
 	if err != nil {
@@ -149,6 +157,8 @@ func newArchive(c *cli.Context, rt *runtime) (*archive, error) {
 			StallTimeout: stall, DumpArgs: dumpArgs,
 			Compression: compression, Jobs: jobs, VerifyCompression: c.Bool("verify-compression"),
 			Policy: policy, MaxKeep: maxKeep,
+			Recipients: recipients, RequireEncryption: named != nil && named.evidence.encrypt == wordRequired,
+			RolePasswords:   c.Bool(flagRolePasswords),
 			RequireReadBack: c.Bool("require-read-back"), AllowNoEvidence: c.Bool("allow-no-evidence"), Signer: signer,
 			Pgstow: buildInfo().Version, Log: rt.log,
 		},
@@ -208,6 +218,9 @@ func (a *archive) print(rt *runtime, result *archiver.ArchiveResult) error {
 	t.row("globals", m.Globals)
 	if a.opts.Signer != nil {
 		t.row("signed", a.opts.Signer.Fingerprint())
+	}
+	if n := len(m.Recipients); n > 0 {
+		t.row("encrypted", "to "+counted(n, "recipient"))
 	}
 	kept := keptText(m.Kept)
 	if kept != "" {

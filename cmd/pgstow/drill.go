@@ -65,7 +65,7 @@ A huge archive is drilled in part: --table takes the rows of some tables, --samp
 				&cli.StringFlag{Name: flagThaw, Usage: "an archive in a cold storage class is thawed first, as fast as `TIER` says: expedited, standard or bulk"},
 				daysFlag(),
 				&cli.BoolFlag{Name: flagWait, Usage: "with --thaw: wait until it can be read, which takes minutes to days"},
-				pgBinFlag(), jsonFlag(),
+				identityFlag(), pgBinFlag(), jsonFlag(),
 			},
 			Action: func(c *cli.Context) error {
 				d, err := newDrill(c, rt)
@@ -116,6 +116,9 @@ func newDrill(c *cli.Context, rt *runtime) (*drill, error) {
 	}
 	if c.IsSet(flagJobs) && d.opts.Jobs < 1 {
 		return nil, usagef("drill: --jobs %d: want 1 or more", d.opts.Jobs)
+	}
+	if d.opts.Identities, err = rt.identities(c); err != nil {
+		return nil, err
 	}
 	if err := d.readSample(c); err != nil {
 		return nil, err

@@ -228,6 +228,8 @@ func aftermath(command string, err error) string {
 		return ": aborted cleanly; " + oneLine(partial.State())
 	case command == "restore", command == "clone":
 		return ": aborted cleanly, no database was changed"
+	case command == "rekey":
+		return ": the record may be written; `pgstow show` tells"
 	case command == "retain", command == "hold", command == "undelete":
 		return ": some of it may be done; run it again to complete it"
 	case command == "thaw":

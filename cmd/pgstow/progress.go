@@ -287,6 +287,7 @@ type statusLine struct {
 	mu   sync.Mutex
 	term *os.File
 	text string
+	off  bool // somebody is being asked something
 }
 
 var _ io.Writer = (*statusLine)(nil)
@@ -313,9 +314,24 @@ func (s *statusLine) set(text string) {
 	if width, _, err := term.GetSize(int(s.term.Fd())); err == nil && width > 1 {
 		text = shorten(text, width-1)
 	}
-	if text == s.text {
+	if text == s.text || s.off {
 		return
 	}
 	s.text = text
 	_, _ = io.WriteString(s.term, clearLine+text)
+}
+
+// pause takes the line away for as long as somebody is asked something.
+func (s *statusLine) pause() (resume func()) {
+	if s == nil {
+		return func() {}
+	}
+	s.set("")
+	off := func(on bool) {
+		s.mu.Lock()
+		s.off = on
+		s.mu.Unlock()
+	}
+	off(true)
+	return func() { off(false) }
 }

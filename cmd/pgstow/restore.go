@@ -35,7 +35,7 @@ func restoreCommand(rt *runtime) *command {
 			daysFlag(),
 			&cli.BoolFlag{Name: flagWait, Usage: "with --thaw: wait until it can be read, which takes minutes to days"},
 			allowedSignersFlag("take only what"), ignoreFlag(),
-			pgBinFlag(), jsonFlag(),
+			identityFlag(), pgBinFlag(), jsonFlag(),
 		})
 	return &command{
 		manual: manual{
@@ -55,6 +55,8 @@ Several tables are loaded at once, the largest first, indexes and keys are built
 With --object any object that pg_dump -Fc has written is restored, whoever put it there (archive versions 1.12 to 1.16). It is read twice: once through, which proves that it is complete and decodes before pg_restore gets a byte, then as any other archive, each block held against the hash of the first time. Without a manifest nothing else can be proved. With --schema-only only its head is read, with --output it is read once.
 
 An archive in GLACIER or DEEP_ARCHIVE cannot be read before it is thawed: the restore says so and how long each tier takes, and ends with code 11. With --thaw TIER it asks for that, and with --wait it goes on when the archive can be read.
+
+An encrypted archive is opened with --identity; passphrases are asked for on the terminal.
 
 Options behind "--" go to pg_restore.`,
 			examples: []example{
@@ -119,6 +121,9 @@ func newRestore(c *cli.Context, rt *runtime) (*restore, error) {
 		opts: archiver.RestoreOptions{Ref: ref, Name: c.String(flagName), Object: object, Trust: trust, Log: rt.log},
 	}
 	if err := r.checkThaw(c, rt); err != nil {
+		return nil, err
+	}
+	if r.opts.Identities, err = rt.identities(c); err != nil {
 		return nil, err
 	}
 	if c.IsSet(flagOutput) {

@@ -19,7 +19,7 @@ func showCommand(rt *runtime) *command {
 				"show --from BUCKET --object KEY [--toc] [--json]",
 			},
 			text: `
-Reads the manifest, checks the index against it, and prints both: what the archive is, and per table its rows and its size before and after compression (of large objects, how many there are). How it is kept stands there twice: as its policy promised when it was made, and as the store shows it now, which is the weakest of all its objects. ARCHIVE is an id, the start of one, "latest" (with --name), or a time such as 2026-11-22.
+Reads the manifest, checks the index against it, and prints both: what the archive is, and per table its rows and its size before and after compression (of large objects, how many there are). How it is kept stands there twice: as its policy promised when it was made, and as the store shows it now, which is the weakest of all its objects. ARCHIVE is an id, the start of one, "latest" (with --name), or a time such as 2026-11-22. Of an encrypted archive the manifest alone is shown, unless --identity opens it.
 
 With --object any object that pg_dump -Fc has written is read through and shown: that it is complete and decodes, and per table rows and sizes. With --toc only its head is read. Where it came from, and whether it is what was written there once, nobody can tell without a manifest.`,
 			examples: []example{
@@ -39,7 +39,7 @@ With --object any object that pg_dump -Fc has written is read through and shown:
 			Flags: []cli.Flag{
 				bucketFlag("from"),
 				nameFlag("`LABEL` under which latest or a time is looked up"),
-				objectFlag(), allowedSignersFlag("take only what"), ignoreFlag(),
+				objectFlag(), identityFlag(), allowedSignersFlag("take only what"), ignoreFlag(),
 				&cli.BoolFlag{Name: "toc", Usage: "list the dump's table of contents instead, as pg_restore -l does"},
 				jsonFlag(),
 			},
@@ -56,7 +56,11 @@ With --object any object that pg_dump -Fc has written is read through and shown:
 				if err != nil {
 					return err
 				}
-				s := show{bucket: bucket, trust: trust, ref: ref, object: object, name: c.String(flagName), toc: c.Bool("toc"), json: c.Bool(flagJSON)}
+				ids, err := rt.identities(c)
+				if err != nil {
+					return err
+				}
+				s := show{bucket: bucket, trust: trust, ref: ref, object: object, name: c.String(flagName), ids: ids, toc: c.Bool("toc"), json: c.Bool(flagJSON)}
 				return s.run(c.Context, rt)
 			},
 		},
@@ -69,6 +73,7 @@ type show struct {
 	ref, name string
 	object    string // instead of ref
 	trust     archiver.Trust
+	ids       archiver.Identities
 	toc, json bool
 }
 
@@ -81,12 +86,12 @@ func (s show) run(ctx context.Context, rt *runtime) error {
 	if s.object != "" {
 		return s.showObject(ctx, rt, bucket)
 	}
-	result, err := archiver.Show(ctx, archiver.ShowOptions{Bucket: bucket, Ref: s.ref, Name: s.name, Trust: s.trust})
+	result, err := archiver.Show(ctx, archiver.ShowOptions{Bucket: bucket, Ref: s.ref, Name: s.name, Trust: s.trust, Identities: s.ids})
 	if err != nil {
 		return fmt.Errorf("show %s in %s: %w", s.ref, s.bucket, err)
 	}
 	if s.toc {
-		if err := result.LoadTOC(ctx, bucket); err != nil {
+		if err := result.LoadTOC(ctx); err != nil {
 			return fmt.Errorf("show %s in %s: %w", s.ref, s.bucket, err)
 		}
 	}
@@ -99,11 +104,14 @@ func (s show) run(ctx context.Context, rt *runtime) error {
 	if err := s.print(rt, result); err != nil {
 		return err
 	}
+	if result.Index == nil && len(result.Manifest.Recipients) > 0 {
+		rt.log.Info("its tables are told by the index, which is encrypted: give --identity FILE to see them")
+	}
 	return printContents(rt, result.Index)
 }
 
 func (s show) print(rt *runtime, r *archiver.ShowResult) error {
-	m := r.Manifest
+	m, withheld := r.Manifest, r.Told()
 	t := newTable(rt.out)
 	t.row("id", m.ID)
 	t.row("label", m.Label)
@@ -122,13 +130,14 @@ func (s show) print(rt *runtime, r *archiver.ShowResult) error {
 	t.row("pgstow", m.Pgstow)
 	t.row("format", strings.Join(nonEmpty(m.Format, "custom "+m.Archive.Version, compressionText(m.Archive)), ", "))
 	t.row("structure", m.Structure)
-	wrapped(t, "evidence", withReason(m.Evidence, m.EvidenceReason))
+	wrapped(t, "evidence", withReason(m.Evidence, withheld.EvidenceReason))
 	wrapped(t, "globals", withReason(m.Globals, m.GlobalsReason))
 	t.row("read back", m.ReadBack)
 	t.row("contents", contents(m.Totals))
 	if m.Totals.RawBytes > 0 {
 		t.row("", fmt.Sprintf("%s, %s uncompressed", size(m.Totals.Bytes), size(m.Totals.RawBytes)))
 	}
+	recipientRows(t, "encrypted to", m.Recipients)
 	objectRow(t, s.bucket, "dump", &m.Objects.Dump)
 	objectRow(t, s.bucket, "index", m.Objects.Index)
 	objectRow(t, s.bucket, "globals", m.Objects.Globals)
@@ -142,7 +151,7 @@ func (s show) print(rt *runtime, r *archiver.ShowResult) error {
 	if r.Thaw != nil {
 		wrapped(t, "thaw", coldText(r.Thaw, time.Now()))
 	}
-	for _, w := range m.Warnings {
+	for _, w := range withheld.Warnings {
 		wrapped(t, "warning", oneLine(w))
 	}
 	return t.flush()
@@ -172,8 +181,13 @@ func objectRow(t table, b bucketURL, name string, o *archiver.StoredObject) {
 	if o.SHA256 != "" {
 		hash("it", o.SHA256)
 	}
+	decrypted := ""
+	if o.Plain != nil {
+		decrypted = ", decrypted"
+		hash(fmt.Sprintf("what is in it, %d bytes", o.Plain.Size), o.Plain.SHA256)
+	}
 	if o.Head != nil {
-		hash(fmt.Sprintf("its first %d bytes", o.Head.Length), o.Head.SHA256)
+		hash(fmt.Sprintf("its first %d bytes%s", o.Head.Length, decrypted), o.Head.SHA256)
 	}
 	if o.Body != nil {
 		hash(fmt.Sprintf("its last %d bytes", o.Body.Length), o.Body.SHA256)
