@@ -238,6 +238,10 @@ func (d *drill) prepare(ctx context.Context) (err error) {
 	if d.tools, err = dumper.FindTools(ctx, d.opts.PGBin); err != nil {
 		return err
 	}
+	// First of all, for a thaw may take hours.
+	if d.server, err = dumper.ScratchServer(ctx, d.opts.Server, d.log); err != nil {
+		return err
+	}
 	if err := r.readDescription(ctx); err != nil {
 		return err
 	}
@@ -255,10 +259,7 @@ func (d *drill) prepare(ctx context.Context) (err error) {
 
 // inspect looks whether the scratch server can take the archive, before there is a database:
 // what is missing there is named before anything is restored.
-func (d *drill) inspect(ctx context.Context) (err error) {
-	if d.server, err = dumper.ScratchServer(ctx, d.opts.Server, d.log); err != nil {
-		return err
-	}
+func (d *drill) inspect(ctx context.Context) error {
 	o := dumper.RestoreOptions{Log: d.log}
 	t, err := dumper.InspectTarget(ctx, d.server, d.head, o)
 	if err != nil {

@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strconv"
 	"sync"
-	"sync/atomic"
 
 	"golang.org/x/sync/errgroup"
 
@@ -34,7 +33,6 @@ type comparison struct {
 	tables      int
 	rows, bytes int64
 	objects     int
-	done        atomic.Int64 // tables and large objects, for the progress
 }
 
 // run compares everything. Its error is what kept it from doing so; what differs is in

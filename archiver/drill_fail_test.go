@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/pgstow/pgstow/dumper"
 	"github.com/pgstow/pgstow/internal/testenv"
@@ -250,5 +251,25 @@ func TestDrillLeavesWhatItCannotDrop(t *testing.T) {
 			t.Errorf("%v, %+v", err, res)
 		}
 		pg.Exec(t, "postgres", stays.Command)
+	}
+}
+
+// A cold archive is not drilled before it can be read; thawed and waited for, it is.
+func TestDrillOfColdArchive(t *testing.T) {
+	pg := testenv.Postgres(t)
+	m := storagetest.NewMemory(storagetest.MemoryOptions{})
+	id := coldArchive(t, m, "DEEP_ARCHIVE").Manifest.ID
+	var cold *ColdError
+	if res, err := drilled(t, pg, m, id, nil); res != nil || !errors.As(err, &cold) {
+		t.Errorf("%v, %+v", err, res)
+	}
+	if n := drillRecords(t, m); n > 0 {
+		t.Errorf("%d records", n)
+	}
+	res, err := drilled(t, pg, m, id, func(o *DrillOptions) {
+		o.Thaw = ThawOptions{Tier: storage.ThawBulk, Wait: true, Sleep: func(context.Context, time.Duration) error { m.Thawed(); return nil }}
+	})
+	if err != nil || res.Result != ResultPassed || drillRecords(t, m) != 1 {
+		t.Errorf("%v, %+v", err, res)
 	}
 }

@@ -47,14 +47,26 @@ const (
 )
 
 // ScratchServer finds a database of the server to issue CREATE DATABASE from: c's own, else
-// postgres or template1. What it returns is pinned to the one server that answered.
+// postgres or template1. What it returns is pinned to the one server that answered. A role that
+// may not create databases is refused.
 func ScratchServer(ctx context.Context, c Conn, log *slog.Logger) (Conn, error) {
 	c, conn, err := connectTarget(ctx, c, RestoreOptions{Create: true, Log: log})
 	if err != nil {
 		return c, err
 	}
+	defer func() { _ = conn.Close(context.WithoutCancel(ctx)) }()
 	c = c.pinned(conn)
-	return c, conn.Close(context.WithoutCancel(ctx))
+	var may, standby bool
+	err = conn.QueryRow(ctx, `SELECT rolcreatedb OR rolsuper, pg_catalog.pg_is_in_recovery() FROM pg_catalog.pg_roles WHERE rolname = current_user`).Scan(&may, &standby)
+	switch {
+	case err != nil:
+		return c, targetError(ctx, c, err)
+	case standby:
+		return c, fail(ErrScratch, fmt.Sprintf("%s is a standby, which takes no writes; drill on a server of its own", c))
+	case !may:
+		return c, fail(ErrScratch, fmt.Sprintf("%s may not create databases on %s; GRANT it CREATEDB, or connect as a role that has it", c.User(), c))
+	}
+	return c, nil
 }
 
 // OpenScratch creates a database from template0 on a server that ScratchServer has found. It
@@ -101,8 +113,6 @@ func (s *Scratch) refused(ctx context.Context, err error) error {
 	switch pgErr.Code {
 	case "42P04":
 		what = "one of that name is there already; it was not touched, run the drill again for another name"
-	case "42501":
-		what = s.server.User() + " may not create databases there; GRANT it CREATEDB, or connect as a role that has it"
 	case "22023", "42704": // invalid locale, unknown encoding
 		what += "; generate the locale on the scratch server, or take a server that has it"
 	case "53100":

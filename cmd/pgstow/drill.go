@@ -60,7 +60,7 @@ A huge archive is drilled in part: --table takes the rows of some tables, --samp
 				&cli.StringFlag{Name: flagSeed, Usage: "with --sample: the `SEED` of an earlier drill chooses the same tables again"},
 				&cli.IntFlag{Name: flagJobs, Usage: "restore and compare `N` tables at once; by default as many as this machine has cores, 8 at most"},
 				&cli.BoolFlag{Name: flagKeepCopy, Usage: "do not drop the scratch database"},
-				&cli.BoolFlag{Name: flagNoWrite, Usage: "write no record beside the archive"},
+				&cli.BoolFlag{Name: flagNoWrite, Aliases: []string{"no-record"}, Usage: "write no record beside the archive"},
 				byFlag(), signFlag("the record"), allowedSignersFlag("take only what"), ignoreFlag(),
 				&cli.StringFlag{Name: flagThaw, Usage: "an archive in a cold storage class is thawed first, as fast as `TIER` says: expedited, standard or bulk"},
 				daysFlag(),
