@@ -217,6 +217,10 @@ type AuditedFact struct {
 	Passed bool      `json:"passed"`
 	// Part: not all of the archive was looked at.
 	Part bool `json:"part,omitempty"`
+	// RestoreSeconds is how long a drill took from an empty database to a restored
+	// one; NotCompared is what it could not compare.
+	RestoreSeconds float64  `json:"restore_seconds,omitempty"`
+	NotCompared    []string `json:"not_compared,omitempty"`
 }
 
 // Results of checks.

@@ -189,7 +189,7 @@ func versionsAndSums(named map[string]*StoredObject) string {
 func (x *auditing) judgeTimes(a *audited, e Entry, all []seen) {
 	const far = 24 * time.Hour
 	if a.Time.After(x.now.Add(far)) {
-		a.notice(CheckClock, "set the clock of the machine that made it", "it says it was made %s, which is to come", a.Time.Format(time.RFC3339))
+		a.notice(CheckClock, "set the clock of the machine that made it", "it says it was made %s, which is to come", inUTC(a.Time))
 		return
 	}
 	for _, s := range all {
@@ -198,7 +198,7 @@ func (x *auditing) judgeTimes(a *audited, e Entry, all []seen) {
 		}
 		if d := s.o.Created.Sub(a.Finished); d.Abs() > far {
 			a.notice(CheckClock, "find out whether the bucket was copied; if it was not, its times cannot be relied on",
-				"it says it was finished %s, and the store took its manifest %s", a.Finished.Format(time.RFC3339), s.o.Created.UTC().Format(time.RFC3339))
+				"it says it was finished %s, and the store took its manifest %s", inUTC(a.Finished), inUTC(s.o.Created))
 		}
 	}
 }

@@ -11,6 +11,9 @@ import (
 	"github.com/pgstow/pgstow/storage"
 )
 
+// inUTC is how texts of the audit write times.
+func inUTC(t time.Time) string { return t.UTC().Format("2006-01-02T15:04Z") }
+
 func isUnsupported(err error) bool { return errors.Is(err, errors.ErrUnsupported) }
 func isDenied(err error) bool      { return errors.Is(err, storage.ErrPermission) }
 
@@ -205,7 +208,7 @@ func (l *labelAudit) judgeEvery() {
 	case last == nil:
 		l.say(SeverityViolation, CheckEvery, l.now, "archive the whole of it: `pgstow archive "+l.want.Label+"`", "there is no readable archive of all of this database")
 	case l.now.Sub(last.Time) > limit && l.running().After(last.Time):
-		l.say(SeverityNotice, CheckEvery, last.Time, "see that it ends", "the last archive was begun %s, and one is under way since %s", last.Time.Format(time.RFC3339), l.running().Format(time.RFC3339))
+		l.say(SeverityNotice, CheckEvery, last.Time, "see that it ends", "the last archive was begun %s, and one is under way since %s", inUTC(last.Time), inUTC(l.running()))
 	case l.now.Sub(last.Time) > limit:
 		l.gap(last.Time, l.now, true)
 	}
@@ -252,13 +255,13 @@ func (l *labelAudit) gap(from, to time.Time, open bool) {
 	g := AuditGap{From: from, To: to, Missed: missed, Open: open, Violation: open || to.After(l.since)}
 	l.out.Gaps = append(l.out.Gaps, g)
 	severity, do := SeverityNotice, "nothing can be done about it now; it lies before the period of this audit"
-	text := fmt.Sprintf("missed %s between %s and %s; one is due every %s", many(missed, "archive"), from.Format(time.RFC3339), to.Format(time.RFC3339), intervalText(every))
+	text := fmt.Sprintf("missed %s between %s and %s; one is due every %s", many(missed, "archive"), inUTC(from), inUTC(to), intervalText(every))
 	if g.Violation {
 		severity, do = SeverityViolation, "look into the log of the runs in between, and write down why they failed"
 	}
 	if open {
 		do = "archive it now: `pgstow archive " + l.want.Label + "`, and see what runs it"
-		text = fmt.Sprintf("no archive since %s; one is due every %s", from.Format(time.RFC3339), intervalText(every))
+		text = fmt.Sprintf("no archive since %s; one is due every %s", inUTC(from), intervalText(every))
 	}
 	l.say(severity, CheckEvery, from.Add(every), do, "%s", text)
 }
@@ -323,7 +326,7 @@ func (l *labelAudit) due(check, noun, do string, every Period, last *AuditedProo
 	case last == nil && !every.After(first).After(l.now):
 		l.say(SeverityViolation, check, every.After(first), do, "no passed %s of any of its archives is recorded; one is due every %s", noun, every)
 	case last != nil && !every.After(last.Time).After(l.now):
-		l.say(SeverityViolation, check, every.After(last.Time), do, "the last passed %s was %s, of %s; one is due every %s", noun, last.Time.Format(time.RFC3339), last.Archive, every)
+		l.say(SeverityViolation, check, every.After(last.Time), do, "the last passed %s was %s, of %s; one is due every %s", noun, inUTC(last.Time), last.Archive, every)
 	}
 }
 

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
+	"math"
 	"slices"
 	"strings"
 	"time"
@@ -69,6 +71,9 @@ func (x *auditing) judgeRecords(a *audited, records []RecordEntry) {
 			continue
 		}
 		f := AuditedFact{Time: rec.Time, Passed: rec.Result == ResultPassed, Part: isPart(rec)}
+		if rec.Drill != nil {
+			f.RestoreSeconds, f.NotCompared = rec.Drill.RestoreSeconds, rec.Drill.NotCompared
+		}
 		switch rec.Kind {
 		case RecordVerify:
 			a.Verified = append(a.Verified, f)
@@ -99,17 +104,23 @@ func (n *newestFact) add(f AuditedFact) {
 }
 
 func (a *audited) proof(check, noun, do string, n newestFact) {
-	part := ""
+	more := ""
 	if n.last.Part {
-		part = ", of a part"
+		more = ", of a part"
+	}
+	if n.last.RestoreSeconds > 0 {
+		more += fmt.Sprintf(", restored in %.0f s", math.Ceil(n.last.RestoreSeconds))
+	}
+	if len(n.last.NotCompared) > 0 {
+		more += "; not compared: " + strings.Join(n.last.NotCompared, ", ")
 	}
 	switch {
 	case !n.failed.Time.IsZero():
-		a.violation(check, do, "its %s of %s failed, and none has passed since", noun, n.failed.Time.Format(time.RFC3339))
+		a.violation(check, do, "its %s of %s failed, and none has passed since", noun, inUTC(n.failed.Time))
 	case n.last.Time.IsZero():
 		a.idle(check, "no "+noun+" of it is recorded")
 	default:
-		a.pass(check, "last passed %s%s", n.last.Time.Format(time.RFC3339), part)
+		a.pass(check, "last passed %s%s", inUTC(n.last.Time), more)
 	}
 }
 
@@ -191,7 +202,7 @@ func (x *auditing) uploads(ctx context.Context) error {
 		x.res.Uploads = append(x.res.Uploads, up)
 		if !up.Young {
 			x.find(AuditFinding{Severity: SeverityNotice, Check: CheckUpload, Label: dir.Label, Archive: dir.ID, Time: dir.Time,
-				Text: "its upload was never finished; the last part arrived " + newest.UTC().Format(time.RFC3339),
+				Text: "its upload was never finished; the last part arrived " + inUTC(newest),
 				Do:   "`pgstow cleanup` removes it"})
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/pgstow/pgstow/archiver"
 )
@@ -29,6 +31,7 @@ var (
 
 	auditTemplate = template.Must(template.New("audit").Funcs(template.FuncMap{
 		"utc": minute, "iso": csvTime, "bytes": size,
+		"prose": prose, "sentence": sentence,
 		"half":       func(n int) string { return fmt.Sprint(float64(-n) / 2) },
 		"barsHeight": func(n int) int { return n + axisHeight },
 		"axisY":      func(n int) int { return n + axisHeight - 4 },
@@ -280,7 +283,10 @@ func databaseEvidence(r *archiver.AuditResult, label string) []archiver.AuditChe
 		return nil
 	}
 	d := r.Databases[i]
-	list := []archiver.AuditCheck{{Check: "archives", Detail: grouped(len(d.Archives)) + ", " + size(d.Bytes)}}
+	list := []archiver.AuditCheck{{Check: "archives", Detail: "none"}}
+	if len(d.Archives) > 0 {
+		list[0].Detail = grouped(len(d.Archives)) + ", " + size(d.Bytes)
+	}
 	add := func(check, detail string) { list = append(list, archiver.AuditCheck{Check: check, Detail: detail}) }
 	if len(d.Archives) > 0 {
 		add("made", minute(d.Oldest)+" to "+minute(d.Newest)+", the newest "+ago(d.Newest, r.Time))
@@ -291,7 +297,7 @@ func databaseEvidence(r *archiver.AuditResult, label string) []archiver.AuditChe
 		for _, g := range d.Gaps {
 			missed += g.Missed
 		}
-		add("due", fmt.Sprintf("one every %s, and %s later at most; missed %s", shortDuration(every), shortDuration(archiver.EveryTolerance(every)), grouped(missed)))
+		add("due", fmt.Sprintf("every %s, at most %s late; missed %s", shortDuration(every), shortDuration(archiver.EveryTolerance(every)), grouped(missed)))
 	}
 	add("verified", proofText(d.Verified, d.VerifyEvery))
 	add("drilled", proofText(d.Drilled, d.DrillEvery))
@@ -317,6 +323,28 @@ func shortDuration(d time.Duration) string {
 		text = rest + "h"
 	}
 	return text
+}
+
+// sentence is prose that begins with a capital, unless it begins with a name.
+func sentence(text string) template.HTML {
+	first, _, _ := strings.Cut(text, " ")
+	if r, n := utf8.DecodeRuneInString(text); !strings.ContainsAny(first, "`./_=<") {
+		text = string(unicode.ToUpper(r)) + text[n:]
+	}
+	return prose(text)
+}
+
+// prose sets what stands between backquotes as code.
+func prose(text string) template.HTML {
+	var b strings.Builder
+	for i, part := range strings.Split(text, "`") {
+		if i%2 == 1 {
+			b.WriteString("<code>" + template.HTMLEscapeString(part) + "</code>")
+			continue
+		}
+		b.WriteString(template.HTMLEscapeString(part))
+	}
+	return template.HTML(b.String()) //nolint:gosec // each part is escaped
 }
 
 // minute is a time as the page shows it; all are UTC.

@@ -14,8 +14,10 @@ import (
 const (
 	timelineMarks = 120
 	timelineBars  = 48
-	timelineTicks = 60 // verifications, and drills
-	barStep       = 6  // pixels from bar to bar
+	timelineTicks = 60  // verifications, and drills
+	barsTotal     = 200 // pixels of all bars, when there are many
+	barMost       = 10  // pixels from bar to bar, when there are few
+	barLeast      = 4
 	sizeHeight    = 56 // pixels of the largest size
 	axisHeight    = 18 // pixels below the bars
 	maxHorizon    = 100
@@ -31,10 +33,13 @@ type timeline struct {
 	Gaps           []timelineGap
 	Axis           []timelineAxis
 	MarkWidth      int
-	Shared         bool // a mark stands for several archives
+	// StripHeight is that of the drawing of archives, AxisY where its labels stand.
+	StripHeight, AxisY int
+	Shared             bool // a mark stands for several archives
 
 	Bars       []timelineBar
 	BarsHeight int
+	BarHeight  int
 	BarsAxis   []timelineAxis
 	Now        string // its place among the bars
 	BarsShared bool
@@ -108,6 +113,11 @@ func newTimeline(id string, d archiver.AuditedDatabase, now time.Time) *timeline
 		t.gap(g, made)
 	}
 	t.Axis = axis(made)
+	t.AxisY = 66
+	if len(t.Verified)+len(t.Drilled) > 0 {
+		t.AxisY = 92
+	}
+	t.StripHeight = t.AxisY + 4
 	t.bars(d, now)
 	t.describe(d)
 	return t
@@ -304,8 +314,10 @@ func (t *timeline) bars(d archiver.AuditedDatabase, now time.Time) {
 	}
 	each := (len(d.Archives) + timelineBars - 1) / timelineBars
 	t.BarsShared = each > 1
+	step := min(barMost, max(barLeast, barsTotal*each/len(d.Archives)))
+	t.BarHeight = step - max(1, step/3)
 	for g := range slices.Chunk(d.Archives, each) {
-		bar := timelineBar{Y: len(t.Bars) * barStep}
+		bar := timelineBar{Y: len(t.Bars) * step}
 		weak := weakest(g)
 		from := g[0].Time
 		part := func(class string, a, b time.Time) {
@@ -335,7 +347,7 @@ func (t *timeline) bars(d archiver.AuditedDatabase, now time.Time) {
 		}
 		t.Bars = append(t.Bars, bar)
 	}
-	t.BarsHeight = len(t.Bars)*barStep + 2
+	t.BarsHeight = len(t.Bars)*step + 2
 	t.BarsAxis = axis(s)
 	t.Now = s.x(now)
 }

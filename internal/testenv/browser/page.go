@@ -210,6 +210,7 @@ func (p *Page) Screenshot() []byte {
 // PDF is the page printed, on the paper that it asks for.
 func (p *Page) PDF() []byte {
 	p.t.Helper()
+	p.call("Emulation.setEmulatedMedia", map[string]any{"media": ""}) // or it would print what the screen shows
 	return p.data("Page.printToPDF", map[string]any{"preferCSSPageSize": true, "printBackground": false})
 }
 
