@@ -36,6 +36,8 @@ type AuditOptions struct {
 	// Period is how far back a missed archive is a violation; before, it is a
 	// notice. Zero is DefaultAuditPeriod.
 	Period Period
+	// Trust says whose signatures count, of manifests and of records.
+	Trust Trust
 	// Heads are what the last audit left of this bucket; nil compares nothing.
 	Heads []AuditHead
 	// Progress, when set, is told how many archives are done, from one goroutine
@@ -60,6 +62,9 @@ type AuditDatabase struct {
 	VerifyEvery, DrillEvery Period
 	// DrillPart lets a drill of a part count.
 	DrillPart bool
+	// Signed and Sealed ask for archives that are signed, and encrypted before they
+	// leave the machine.
+	Signed, Sealed bool
 }
 
 // AuditResult is what Audit found in one bucket.
@@ -104,17 +109,19 @@ const (
 
 // What a finding is about, or a check has looked at.
 const (
-	CheckManifest   = "manifest"   // readable, and this archive's own
-	CheckObjects    = "objects"    // every object of the manifest there, size, version, store's checksum
-	CheckLock       = "lock"       // at least as firm and long as promised
-	CheckHold       = "hold"       // as the policy or the last record of a hold says
-	CheckClass      = "class"      // as planned for the age of the dump
+	CheckManifest   = "manifest" // readable, and this archive's own
+	CheckObjects    = "objects"  // every object of the manifest there, size, version, store's checksum
+	CheckLock       = "lock"     // at least as firm and long as promised
+	CheckHold       = "hold"     // as the policy or the last record of a hold says
+	CheckClass      = "class"    // as planned for the age of the dump
+	CheckSignature  = "signature"
+	CheckSealed     = "sealed"     // encrypted to recipients
 	CheckEncryption = "encryption" // at the store's side
 	CheckTags       = "tags"
 	CheckEvidence   = "evidence" // row counts and hashes in the index
 	CheckVerify     = "verify"   // age and result of the last verification
 	CheckDrill      = "drill"    // age and result of the last drill
-	CheckChain      = "chain"    // its predecessors are there, unchanged
+	CheckPrevious   = "chain"    // those that it names are there, unchanged
 	CheckEvery      = "every"    // missed archives
 	CheckPolicy     = "policy"   // against the configuration
 	CheckKeep       = "keep"     // past its keep
@@ -184,10 +191,12 @@ type AuditedArchive struct {
 	Finished time.Time `json:"finished,omitzero"`
 	Size     int64     `json:"size"` // of the dump
 	// ManifestSHA256 is "" where the manifest could not be read.
-	ManifestSHA256 string `json:"manifest_sha256,omitempty"`
-	Database       string `json:"database,omitempty"`
-	ServerVersion  string `json:"server_version,omitempty"`
-	Rows           *int64 `json:"rows,omitempty"`
+	ManifestSHA256 string    `json:"manifest_sha256,omitempty"`
+	Database       string    `json:"database,omitempty"`
+	ServerVersion  string    `json:"server_version,omitempty"`
+	Rows           *int64    `json:"rows,omitempty"`
+	Signature      Signature `json:"signature,omitzero"`
+	Sealed         bool      `json:"sealed,omitempty"` // encrypted to recipients
 	// KeepUntil is the end of what its own policy promised; zero promises none.
 	KeepUntil time.Time `json:"keep_until,omitzero"`
 	// Promised and Lock are the lock as it was promised and as it is now: the
@@ -328,6 +337,7 @@ func (x *auditing) run(ctx context.Context) error {
 		return err
 	}
 	x.labels(all)
+	x.chain(all)
 	x.checkpoint()
 	if err := x.lifecycle(ctx); err != nil {
 		return err

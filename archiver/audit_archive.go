@@ -21,6 +21,7 @@ type audited struct {
 	kept     *Kept
 	origin   string
 	args     []string // pg_dump's options
+	previous *Previous
 	findings []AuditFinding
 }
 
@@ -57,7 +58,14 @@ func (a *audited) find(severity, check, do, text string) {
 // archive asks for everything about one archive. The error is the store's alone.
 func (x *auditing) archive(ctx context.Context, e Entry) (*audited, error) {
 	a := &audited{label: e.Label, AuditedArchive: AuditedArchive{ID: e.ID, Policy: e.Policy, Key: e.Key, Time: e.Time, Size: e.DumpSize}}
-	m, raw, err := readManifest(ctx, x.opts.Bucket, e)
+	raw, err := readManifestBytes(ctx, x.opts.Bucket, e)
+	var m *Manifest
+	if err == nil {
+		if err := x.judgeSignature(ctx, a, e, raw); err != nil {
+			return nil, err
+		}
+		m, err = understand(raw, e)
+	}
 	switch {
 	case err == nil:
 	case errors.Is(err, storage.ErrNotExist):
@@ -79,6 +87,8 @@ func (x *auditing) archive(ctx context.Context, e Entry) (*audited, error) {
 	a.Database, a.Rows = m.Source.Database, m.Totals.Rows
 	a.ServerVersion, _, _ = strings.Cut(m.Source.ServerVersion, " ")
 	a.kept, a.origin, a.args = m.Kept, m.Source.origin(), m.Tools.PgDumpArgs
+	a.previous = m.Previous
+	a.Sealed = len(m.Recipients) > 0
 	a.pass(CheckManifest, "its own key, id, label and policy; SHA-256 %s", a.ManifestSHA256)
 	all, err := x.objects(ctx, a, e, m)
 	if err != nil {
@@ -88,6 +98,7 @@ func (x *auditing) archive(ctx context.Context, e Entry) (*audited, error) {
 	if err != nil {
 		return nil, err
 	}
+	x.judgeSealed(a, m)
 	x.judgeTimes(a, e, all)
 	x.judgeLock(a, all)
 	x.judgeHold(a, all, records)
@@ -183,6 +194,44 @@ func versionsAndSums(named map[string]*StoredObject) string {
 		return " and the store's checksums"
 	}
 	return ""
+}
+
+// judgeSignature reads and judges the manifest's signature. The error is the
+// store's alone.
+func (x *auditing) judgeSignature(ctx context.Context, a *audited, e Entry, raw []byte) error {
+	s, err := readSignature(ctx, x.opts.Bucket, e, ManifestName, raw, x.opts.Trust)
+	switch {
+	case err != nil && !isFinding(err):
+		return err
+	case err != nil:
+		s = Signature{State: SignatureInvalid, Reason: oneLine(err)}
+	}
+	a.Signature = s
+	const foreign = "find out whose key it is; if it is a good one add it to the allowed signers"
+	switch text := s.text(); {
+	case s.State == SignatureInvalid:
+		a.violation(CheckSignature, "do not rely on it: find out who changed the manifest or its signature", "%s", text)
+	case s.State == SignatureUntrusted && x.opts.Trust.Require:
+		a.violation(CheckSignature, foreign, "%s", text)
+	case s.State == SignatureUntrusted:
+		a.notice(CheckSignature, foreign, "%s", text)
+	case s.State == SignatureUnsigned && x.opts.Trust.Require:
+		a.violation(CheckSignature, "sign archives when they are made: --sign-key, or keys: {sign: FILE}; what is stored cannot be signed afterwards", "%s", text)
+	case s.State == SignatureUnsigned:
+		a.idle(CheckSignature, text)
+	default:
+		a.pass(CheckSignature, "%s", text)
+	}
+	return nil
+}
+
+// judgeSealed says whether the archive was encrypted before it left the machine.
+func (x *auditing) judgeSealed(a *audited, m *Manifest) {
+	if !a.Sealed {
+		a.idle(CheckSealed, "it is not encrypted to recipients")
+		return
+	}
+	a.pass(CheckSealed, "encrypted to %s: %s", many(len(m.Recipients), "recipient"), strings.Join(m.Recipients, ", "))
 }
 
 // judgeTimes compares what the manifest claims with the store's clock.

@@ -125,6 +125,9 @@ func (l *labelAudit) judgeOrigin() {
 func (l *labelAudit) judgePolicy() {
 	p := l.want.Policy
 	if p == nil {
+		p = &Policy{}
+	}
+	if l.want.Policy == nil && !l.want.Signed && !l.want.Sealed {
 		return
 	}
 	weaker := 0
@@ -132,7 +135,16 @@ func (l *labelAudit) judgePolicy() {
 		if !a.readable() {
 			continue
 		}
-		less := lessThan(a, *p)
+		var less []string
+		if l.want.Policy != nil {
+			less = lessThan(a, *p)
+		}
+		if l.want.Signed && a.Signature.State == SignatureUnsigned {
+			less = append(less, "not signed")
+		}
+		if l.want.Sealed && !a.Sealed {
+			less = append(less, "not encrypted to recipients")
+		}
 		switch {
 		case i == len(l.archives)-1 && len(less) > 0:
 			a.violation(CheckPolicy, "archive it by its name, so that the policy applies: `pgstow archive "+l.want.Label+"`",
@@ -172,6 +184,38 @@ func lessThan(a *audited, p Policy) []string {
 		less = append(less, wrong)
 	}
 	return less
+}
+
+// chain looks for archives that later ones name and that are gone before their
+// time, or are not what they were.
+func (x *auditing) chain(all []*audited) {
+	entries := make([]Entry, 0, len(all))
+	byID := map[string]*audited{}
+	for _, a := range all {
+		byID[a.ID] = a
+		entries = append(entries, Entry{
+			ID: a.ID, Label: a.label, ManifestSHA256: a.ManifestSHA256, Signature: &a.Signature, Manifest: &Manifest{Previous: a.previous},
+		})
+	}
+	for _, fault := range ChainFaults(entries, x.now) {
+		f := AuditFinding{Severity: SeverityViolation, Check: CheckPrevious, Label: fault.Label, Archive: fault.ID}
+		by := "archive " + fault.NamedBy[0]
+		if n := len(fault.NamedBy); n > 1 {
+			by += fmt.Sprintf(" and %d more", n-1)
+		}
+		switch fault.Kind {
+		case ChainReplaced:
+			f.Text = fmt.Sprintf("its manifest has the SHA-256 %s, and %s had seen %s", fault.Found, by, fault.SHA256)
+			f.Do = "find out who replaced it; do not rely on it"
+		default:
+			f.Text = fmt.Sprintf("it is gone, and was to be kept until %s: %s names it", fault.KeepUntil.UTC().Format(time.DateOnly), by)
+			f.Do = "find out who deleted it; in a versioned bucket look for its versions and delete markers"
+		}
+		if a := byID[fault.ID]; a != nil {
+			f.Time = a.Time
+		}
+		x.find(f)
+	}
 }
 
 // EveryTolerance is how late an archive may begin before it counts as missed: a

@@ -37,7 +37,7 @@ func (x *auditing) records(ctx context.Context, a *audited, e Entry) ([]RecordEn
 	records := make([]RecordEntry, len(names))
 	for i, o := range names {
 		records[i] = RecordEntry{Name: o.Name, Version: o.Version}
-		err := records[i].read(ctx, x.opts.Bucket, e, Trust{})
+		err := records[i].read(ctx, x.opts.Bucket, e, x.opts.Trust)
 		if err != nil && !isFinding(err) {
 			return nil, err
 		}
@@ -64,7 +64,7 @@ func (x *auditing) judgeRecords(a *audited, records []RecordEntry) {
 		rec := r.Record
 		switch {
 		case rec == nil:
-			a.notice(recordCheck(r.Name), "find out who changed it", "a record cannot be read: %s", r.Error)
+			a.notice(recordCheck(r.Name), "find out who changed it", "a record cannot be read, or not be relied on: %s", r.Error)
 			continue
 		case rec.ManifestSHA256 != a.ManifestSHA256:
 			a.notice(recordCheck(r.Name), "find out who put it there", "%s is about another manifest: it proves nothing of this one", r.Name)
@@ -106,7 +106,7 @@ func (n *newestFact) add(f AuditedFact) {
 func (a *audited) proof(check, noun, do string, n newestFact) {
 	more := ""
 	if n.last.Part {
-		more = ", of a part"
+		more = ", not of everything"
 	}
 	if n.last.RestoreSeconds > 0 {
 		more += fmt.Sprintf(", restored in %.0f s", math.Ceil(n.last.RestoreSeconds))
@@ -138,7 +138,13 @@ func recordCheck(name string) string {
 // isPart reports whether a verification or drill did not look at all of the
 // archive.
 func isPart(r *Record) bool {
-	return r.Drill != nil && (r.Drill.Part != nil || r.Drill.Sample != nil)
+	switch r.Kind {
+	case RecordVerify:
+		return r.Verify == nil || r.Verify.Mode != ModeFull
+	case RecordDrill:
+		return r.Drill == nil || r.Drill.Part != nil || r.Drill.Sample != nil
+	}
+	return false
 }
 
 // orphans looks at the directories without a manifest.

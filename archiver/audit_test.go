@@ -2,6 +2,7 @@ package archiver
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -71,7 +72,7 @@ func auditArchive(t testing.TB, b storage.Bucket, label, id string, hoursAgo int
 }
 
 // auditRecord stores a record of an archive, so many hours ago.
-func auditRecord(t testing.TB, b storage.Bucket, id, kind, result string, hoursAgo int) {
+func auditRecord(t testing.TB, b storage.Bucket, id, kind, result string, hoursAgo int, change func(*Record)) {
 	t.Helper()
 	e := resolved(t, b, id)
 	m, raw, err := readManifest(t.Context(), b, e)
@@ -83,6 +84,15 @@ func auditRecord(t testing.TB, b storage.Bucket, id, kind, result string, hoursA
 		t.Fatal(err)
 	}
 	r := Record{Kind: kind, ManifestSHA256: hexSum(raw), By: "alice@host", Result: result, Pgstow: "test"}
+	switch kind {
+	case RecordVerify:
+		r.Verify = &VerifyFacts{Mode: ModeFull}
+	case RecordDrill:
+		r.Drill = &RecordedDrill{RestoreSeconds: 12.3, Complete: true}
+	}
+	if change != nil {
+		change(&r)
+	}
 	if _, err := putRecord(t.Context(), b, e, r, nil, all, m.Kept, auditNow().Add(time.Duration(-hoursAgo)*time.Hour)); err != nil {
 		t.Fatal(err)
 	}
@@ -141,8 +151,8 @@ func TestAuditCompliant(t *testing.T) {
 	b := storage.Prefixed(lockable(), "team/")
 	auditArchive(t, b, "orders", "a0000001", 20, auditTerms(), nil)
 	auditArchive(t, b, "orders", "a0000002", 6, auditTerms(), nil)
-	auditRecord(t, b, "a0000001", RecordVerify, ResultPassed, 5)
-	auditRecord(t, b, "a0000002", RecordDrill, ResultPassed, 4)
+	auditRecord(t, b, "a0000001", RecordVerify, ResultPassed, 5, nil)
+	auditRecord(t, b, "a0000002", RecordDrill, ResultPassed, 4, nil)
 	policy := auditTerms()
 	policy.Name = "sox"
 	res := auditOf(t, b, func(o *AuditOptions) {
@@ -259,15 +269,15 @@ func TestAuditFindsWhatIsNotAsPromised(t *testing.T) {
 		},
 		"held by a record, released behind its back": {
 			after: func(t *testing.T, b *storagetest.Memory, m *Manifest) {
-				auditRecord(t, b, m.ID, RecordHold, HoldReleased, 3)
-				auditRecord(t, b, m.ID, RecordHold, HoldSet, 2)
+				auditRecord(t, b, m.ID, RecordHold, HoldReleased, 3, nil)
+				auditRecord(t, b, m.ID, RecordHold, HoldSet, 2, nil)
 			},
 			want: []string{violation + CheckHold},
 		},
 		"released by a record": {
 			terms: func(p *Policy) { p.LegalHold = true },
 			after: func(t *testing.T, b *storagetest.Memory, m *Manifest) {
-				auditRecord(t, b, m.ID, RecordHold, HoldReleased, 2)
+				auditRecord(t, b, m.ID, RecordHold, HoldReleased, 2, nil)
 			},
 			shown: func(o *storage.Object) { o.LegalHold = false },
 		},
@@ -380,20 +390,20 @@ func TestAuditFindsWhatIsNotAsPromised(t *testing.T) {
 		},
 		"verification failed": {
 			after: func(t *testing.T, b *storagetest.Memory, m *Manifest) {
-				auditRecord(t, b, m.ID, RecordVerify, ResultPassed, 3)
-				auditRecord(t, b, m.ID, RecordVerify, ResultFailed, 2)
+				auditRecord(t, b, m.ID, RecordVerify, ResultPassed, 3, nil)
+				auditRecord(t, b, m.ID, RecordVerify, ResultFailed, 2, nil)
 			},
 			want: []string{violation + CheckVerify},
 		},
 		"verification failed, then passed": {
 			after: func(t *testing.T, b *storagetest.Memory, m *Manifest) {
-				auditRecord(t, b, m.ID, RecordVerify, ResultFailed, 3)
-				auditRecord(t, b, m.ID, RecordVerify, ResultPassed, 2)
+				auditRecord(t, b, m.ID, RecordVerify, ResultFailed, 3, nil)
+				auditRecord(t, b, m.ID, RecordVerify, ResultPassed, 2, nil)
 			},
 		},
 		"drill failed": {
 			after: func(t *testing.T, b *storagetest.Memory, m *Manifest) {
-				auditRecord(t, b, m.ID, RecordDrill, ResultFailed, 2)
+				auditRecord(t, b, m.ID, RecordDrill, ResultFailed, 2, nil)
 			},
 			want: []string{violation + CheckDrill},
 		},
@@ -567,12 +577,136 @@ func TestAuditProofsGrowOld(t *testing.T) {
 			auditArchive(t, b, "orders", "a0000001", c.first, terms, nil)
 			auditArchive(t, b, "orders", "a0000002", 1, terms, nil)
 			if c.verified > 0 {
-				auditRecord(t, b, "a0000001", RecordVerify, ResultPassed, c.verified)
+				auditRecord(t, b, "a0000001", RecordVerify, ResultPassed, c.verified, nil)
 			}
 			res := auditOf(t, altered{b, func(o *storage.Object) { o.Created = time.Time{} }}, func(o *AuditOptions) {
 				o.Databases = []AuditDatabase{{Label: "orders", VerifyEvery: Period{Days: 2}}}
 			})
 			wantFindings(t, res, c.want...)
+		})
+	}
+}
+
+// Only what looked at everything keeps verify-every and drill-every, unless the
+// policy lets a part count; and what failed in full is not mended by less.
+func TestAuditOfParts(t *testing.T) {
+	b := lockable()
+	terms := auditTerms()
+	terms.Keep = Period{Years: 1}
+	m := auditArchive(t, b, "orders", "a0000001", 100, terms, nil)
+	quick := func(r *Record) { r.Verify.Mode = ModeQuick }
+	part := func(r *Record) { r.Drill.Part = &DrillPart{} }
+	auditRecord(t, b, m.ID, RecordVerify, ResultPassed, 2, quick)
+	auditRecord(t, b, m.ID, RecordDrill, ResultPassed, 2, part)
+	audit := func(parts bool) *AuditResult {
+		return auditOf(t, altered{b, func(o *storage.Object) { o.Created = time.Time{} }}, func(o *AuditOptions) {
+			o.Databases = []AuditDatabase{{Label: "orders", VerifyEvery: Period{Days: 2}, DrillEvery: Period{Days: 2}, DrillPart: parts}}
+		})
+	}
+	wantFindings(t, audit(false), "violation drill", "violation verify")
+	wantFindings(t, audit(true), "violation verify")
+	auditRecord(t, b, m.ID, RecordDrill, ResultPassed, 1, func(r *Record) { r.Drill.Sample = &DrillSample{} })
+	wantFindings(t, audit(false), "violation drill", "violation verify")
+	auditRecord(t, b, m.ID, RecordVerify, ResultFailed, 1, nil)
+	auditRecord(t, b, m.ID, RecordVerify, ResultPassed, 0, quick)
+	wantFindings(t, audit(true), "violation verify", "violation verify")
+}
+
+// What the signatures of manifests and records are worth.
+func TestAuditSignatures(t *testing.T) {
+	key, other := sshKey(t, "ed25519"), sshKey(t, "ed25519")
+	ours := Trust{Signers: allowed(t, "pgstow@db1 "+publicText(t, key))}
+	strict := ours
+	strict.Require = true
+	for name, c := range map[string]struct {
+		signer string
+		change func(sig []byte) []byte
+		trust  Trust
+		state  string
+		want   []string
+	}{
+		"valid":                    {key, nil, strict, SignatureValid, nil},
+		"nobody said whose count":  {key, nil, Trust{}, SignatureUnjudged, nil},
+		"unsigned":                 {"", nil, ours, SignatureUnsigned, nil},
+		"unsigned, and it must be": {"", nil, strict, SignatureUnsigned, []string{"violation signature"}},
+		"another's key":            {other, nil, ours, SignatureUntrusted, []string{"notice signature"}},
+		"another's key, refused":   {other, nil, strict, SignatureUntrusted, []string{"violation signature"}},
+		"damaged":                  {key, func(sig []byte) []byte { return flip(sig, len(sig)/2) }, Trust{}, SignatureInvalid, []string{"violation signature"}},
+		"empty":                    {key, func([]byte) []byte { return nil }, Trust{}, SignatureInvalid, []string{"violation signature"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := lockable()
+			terms := Policy{}
+			m := auditArchive(t, b, "orders", "a0000001", 1, terms, func(m *Manifest) { m.Kept = nil })
+			if c.signer != "" {
+				raw, err := readSmall(t.Context(), b, m.Key, "", maxManifest)
+				if err != nil {
+					t.Fatal(err)
+				}
+				sig, err := openKey(t, c.signer).Sign(raw)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if c.change != nil {
+					sig = c.change(sig)
+				}
+				put(t, b, keyOf(m, SignatureName), string(sig))
+			}
+			res := auditOf(t, b, func(o *AuditOptions) { o.Trust = c.trust })
+			wantFindings(t, res, c.want...)
+			if got := res.Databases[0].Archives[0].Signature; got.State != c.state {
+				t.Errorf("%+v", got)
+			}
+		})
+	}
+	t.Run("records", func(t *testing.T) {
+		b := lockable()
+		m := auditArchive(t, b, "orders", "a0000001", 30, auditTerms(), nil)
+		auditRecord(t, b, m.ID, RecordVerify, ResultPassed, 1, nil)
+		res := auditOf(t, altered{b, func(o *storage.Object) { o.Created = time.Time{} }}, func(o *AuditOptions) {
+			o.Trust, o.Databases = strict, []AuditDatabase{{Label: "orders", VerifyEvery: Period{Days: 1}}}
+		})
+		wantFindings(t, res, "violation signature", "notice verify", "violation verify")
+	})
+	t.Run("the configuration asks for more", func(t *testing.T) {
+		b := lockable()
+		auditArchive(t, b, "orders", "a0000001", 20, auditTerms(), nil)
+		auditArchive(t, b, "orders", "a0000002", 1, auditTerms(), nil)
+		res := auditOf(t, b, func(o *AuditOptions) { o.Databases = []AuditDatabase{{Label: "orders", Signed: true, Sealed: true}} })
+		wantFindings(t, res, "violation policy", "notice policy")
+	})
+}
+
+// An archive that a later one names is missed when it vanishes before its time,
+// and when it is replaced.
+func TestAuditChain(t *testing.T) {
+	for name, c := range map[string]struct {
+		sha256 string
+		keep   int // days from now
+		gone   bool
+		want   []string
+	}{
+		"there":                {"", 9, false, nil},
+		"vanished":             {"", 9, true, []string{"violation chain"}},
+		"gone when it was due": {"", -1, true, nil},
+		"replaced":             {strings.Repeat("1", 64), 9, false, []string{"violation chain"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := lockable()
+			old := auditArchive(t, b, "orders", "a0000001", 20, auditTerms(), nil)
+			raw, err := readSmall(t.Context(), b, old.Key, "", maxManifest)
+			if err != nil {
+				t.Fatal(err)
+			}
+			auditArchive(t, b, "orders", "a0000002", 1, auditTerms(), func(m *Manifest) {
+				m.Previous = &Previous{Archives: []Predecessor{{ID: old.ID, SHA256: cmp.Or(c.sha256, hexSum(raw)), KeepUntil: auditNow().AddDate(0, 0, c.keep)}}}
+			})
+			if c.gone {
+				for _, o := range statAll(t, b, old.ID) {
+					destroy(t, b, o.Key)
+				}
+			}
+			wantFindings(t, auditOf(t, b, nil), c.want...)
 		})
 	}
 }
@@ -730,7 +864,7 @@ func TestAuditCheckpoint(t *testing.T) {
 func TestAuditStoreFails(t *testing.T) {
 	memory := lockable()
 	auditArchive(t, memory, "orders", "a0000001", 1, auditTerms(), nil)
-	auditRecord(t, memory, "a0000001", RecordVerify, ResultPassed, 1)
+	auditRecord(t, memory, "a0000001", RecordVerify, ResultPassed, 1, nil)
 	count := &faultyBucket{Memory: memory}
 	if _, err := Audit(t.Context(), AuditOptions{Bucket: count}); err != nil {
 		t.Fatal(err)

@@ -50,6 +50,7 @@ Any violation ends in exit code 15. A lock that these credentials may not see is
 				&cli.StringFlag{Name: "checkpoint", Usage: "`FILE` with the newest archives of the last audit: they are looked for, then it is written anew; keep it elsewhere than the bucket"},
 				&cli.StringFlag{Name: "html", Usage: "write a page to `FILE`: one file that loads nothing, to be read, printed and filed"},
 				&cli.BoolFlag{Name: "csv", Usage: "print one row for each archive, and for what else was found"},
+				allowedSignersFlag("want archives and records that"),
 				jsonFlag(),
 			},
 			Action: func(c *cli.Context) error {
@@ -132,6 +133,9 @@ func newAudit(c *cli.Context, rt *runtime) (*audit, error) {
 		return nil, usagef("--period: %s", refusal(err))
 	}
 	a.opts = archiver.AuditOptions{Name: c.String(flagName), Period: period, Log: rt.log}
+	if a.opts.Trust, err = rt.trust(c); err != nil {
+		return nil, err
+	}
 	database, err := rt.databaseArgument(c)
 	if err != nil {
 		return nil, err
@@ -181,6 +185,7 @@ func (rt *runtime) auditDatabases(b bucketURL) ([]archiver.AuditDatabase, error)
 		if d.policy != nil {
 			e := d.policy.evidence
 			want.Policy = &d.policy.Policy
+			want.Signed, want.Sealed = e.sign, e.encrypt == wordRequired
 			want.VerifyEvery, want.DrillEvery, want.DrillPart = e.verifyEvery, e.drillEvery, e.drillPart
 		}
 		all = append(all, want)

@@ -86,6 +86,9 @@ type opened struct {
 	Checks []archiver.AuditCheck
 }
 
+// Results: the checks have some; what a database was held against has not.
+func (o opened) Results() bool { return len(o.Checks) > 0 && o.Checks[0].Result != "" }
+
 // View is the row's evidence.
 func (f pageFinding) View() opened {
 	return opened{Of: joined(" ", f.Label, f.Archive, f.Check), Checks: f.Evidence}

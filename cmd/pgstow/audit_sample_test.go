@@ -63,6 +63,9 @@ func samplePage() *auditReport {
 	}
 	orders := sampleDatabase("orders", 42, 2557, storage.Compliance)
 	orders.DrillEvery, orders.VerifyEvery = archiver.Period{Days: 90}, archiver.Period{Days: 30}
+	orders.Archives = append(orders.Archives[:20], orders.Archives[22:]...)
+	from, to := orders.Archives[19].Time, orders.Archives[20].Time
+	orders.Gaps = []archiver.AuditGap{{From: from, To: to, Missed: 2, Violation: true}}
 	weak := &orders.Archives[30]
 	weak.Lock.Until = weak.Time.AddDate(0, 6, 0)
 	weak.Violations = 1
@@ -70,9 +73,6 @@ func samplePage() *auditReport {
 	failed := &orders.Archives[35]
 	failed.Verified = []archiver.AuditedFact{{Time: failed.Time.Add(30 * time.Hour)}}
 	failed.Violations = 1
-	orders.Archives = append(orders.Archives[:20], orders.Archives[22:]...)
-	from, to := orders.Archives[19].Time, orders.Archives[20].Time
-	orders.Gaps = []archiver.AuditGap{{From: from, To: to, Missed: 2, Violation: true}}
 	find("violation", "lock", "orders", weak.ID, weak.Time, "locked less than promised (compliance until 2033-11-15T02:00:00Z): archive.dump compliance until 2027-05-15T02:00:00Z, index.json.gz compliance until 2027-05-15T02:00:00Z", "find out who could weaken it, then lock it again: `pgstow retain "+weak.ID+" --until 2033-11-15`")
 	find("violation", "verify", "orders", failed.ID, failed.Time, "its verification of 2026-11-21T08:00:00Z failed, and none has passed since", "`pgstow verify "+failed.ID+"` says what is damaged; archive the database again")
 	find("violation", "every", "orders", "", from.Add(24*time.Hour), "missed 2 archives between "+from.Format(time.RFC3339)+" and "+to.Format(time.RFC3339)+"; one is due every 24h", "look into the log of the runs in between, and write down why they failed")
