@@ -56,6 +56,7 @@ type DrillOptions struct {
 	// restored is called between restoring and comparing; tests change the copy there.
 	restored func(context.Context, dumper.Conn) error
 	database string // name of the scratch database, for a test that has taken it
+	piece    int64  // in place of drillPiece
 }
 
 // DrillResult is a drill that came to its end.

@@ -107,20 +107,37 @@ func (c *comparison) readRelations(ctx context.Context, s *dumper.CopySession) e
 	return nil
 }
 
-// compareContents compares tables and large objects, several at once; s is one of the sessions.
+// drillTask is a piece of work for whoever has a session.
+type drillTask func(context.Context, *dumper.CopySession) error
+
+// compareContents compares tables and large objects, several at once; s answers what is asked
+// before.
 func (c *comparison) compareContents(ctx context.Context, s *dumper.CopySession) error {
-	tasks := make(chan func(context.Context, *dumper.CopySession) error)
+	var tasks []drillTask
+	for _, t := range c.plan.tables {
+		some, err := c.tasksOf(ctx, s, t)
+		if err != nil {
+			return err
+		}
+		tasks = append(tasks, some...)
+	}
+	for batch := range objectBatches(c.plan.objects) {
+		tasks = append(tasks, func(ctx context.Context, s *dumper.CopySession) error { return c.compareObjects(ctx, s, batch) })
+	}
+	queue := make(chan drillTask, len(tasks))
+	for _, task := range tasks {
+		queue <- task
+	}
+	close(queue)
 	workers, ctx := errgroup.WithContext(ctx)
-	for i := range min(c.jobs, max(len(c.plan.tables)+len(c.plan.objects), 1)) {
-		workers.Go(func() (err error) {
-			own := s
-			if i > 0 {
-				if own, err = c.open(ctx); err != nil {
-					return err
-				}
-				defer func() { _ = own.Close(context.WithoutCancel(ctx)) }()
+	for range min(c.jobs, len(tasks)) {
+		workers.Go(func() error {
+			own, err := c.open(ctx)
+			if err != nil {
+				return err
 			}
-			for task := range tasks {
+			defer func() { _ = own.Close(context.WithoutCancel(ctx)) }()
+			for task := range queue {
 				if err := task(ctx, own); err != nil {
 					return err
 				}
@@ -128,26 +145,7 @@ func (c *comparison) compareContents(ctx context.Context, s *dumper.CopySession)
 			return nil
 		})
 	}
-	send := func(task func(context.Context, *dumper.CopySession) error) bool {
-		select {
-		case tasks <- task:
-			return true
-		case <-ctx.Done():
-			return false
-		}
-	}
-	for _, t := range c.plan.tables {
-		if !send(func(ctx context.Context, s *dumper.CopySession) error { return c.compareTable(ctx, s, t) }) {
-			break
-		}
-	}
-	for batch := range objectBatches(c.plan.objects) {
-		if !send(func(ctx context.Context, s *dumper.CopySession) error { return c.compareObjects(ctx, s, batch) }) {
-			break
-		}
-	}
-	close(tasks)
-	return causeOf(ctx, workers.Wait())
+	return workers.Wait()
 }
 
 // compareTable reads a table and compares its sums.
@@ -173,6 +171,12 @@ func (c *comparison) compareTable(ctx context.Context, s *dumper.CopySession, t 
 	if err != nil {
 		return c.unread(t, err)
 	}
+	return c.judge(ctx, s, copied, t, tally)
+}
+
+// judge compares what was read of a table, in whatever pieces, with what was archived.
+func (c *comparison) judge(ctx context.Context, s *dumper.CopySession, copied copying, t *drilledTable, tally *pgarchive.Tally) error {
+	target, relation := c.targetOf(t)
 	ways := []copying{copied}
 	if !t.equals(tally) && !t.countOnly {
 		// bytea_output is no setting of pg_dump's: the source may have had the other one.
@@ -188,13 +192,7 @@ func (c *comparison) compareTable(ctx context.Context, s *dumper.CopySession, t 
 			tally = again
 		}
 	}
-	c.mu.Lock()
-	c.tables++
-	c.rows += tally.Rows()
-	c.bytes += tally.Bytes()
-	n := c.tables
-	c.mu.Unlock()
-	c.restore.progress.tables(n, len(c.plan.tables))
+	c.count(tally)
 	if t.equals(tally) {
 		return nil
 	}
@@ -211,6 +209,17 @@ func (c *comparison) compareTable(ctx context.Context, s *dumper.CopySession, t 
 	}
 	c.differs(diff)
 	return nil
+}
+
+// count adds a table that was compared.
+func (c *comparison) count(tally *pgarchive.Tally) {
+	c.mu.Lock()
+	c.tables++
+	c.rows += tally.Rows()
+	c.bytes += tally.Bytes()
+	n := c.tables
+	c.mu.Unlock()
+	c.restore.progress.tables(n, len(c.plan.tables))
 }
 
 func (t *drilledTable) equals(found *pgarchive.Tally) bool {

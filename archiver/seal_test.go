@@ -2,6 +2,7 @@ package archiver
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -623,5 +624,18 @@ func TestDrillOfSealed(t *testing.T) {
 	opts.Identities = identities(t, k.identity)
 	if res, err := Drill(t.Context(), opts); err != nil || res.Result != ResultPassed || res.Tables != 4 {
 		t.Errorf("with the key: %+v, %v", res, err)
+	}
+	// What differs is named to who has the key, and not in what lies beside the archive.
+	opts.Tables = []string{"second", "third"}
+	opts.restored = func(_ context.Context, copied dumper.Conn) error {
+		s.pg.Exec(t, copied.Database(), `UPDATE second SET body = 'x' WHERE id = 17000`)
+		return nil
+	}
+	res, err := Drill(t.Context(), opts)
+	if !errors.Is(err, ErrIntegrity) || len(res.Differences) != 1 || res.Differences[0].Key != "id=17000" || res.Differences[0].Name != "public.second" {
+		t.Fatalf("a changed row: %+v, %v", res, err)
+	}
+	if record := string(content(t, b)[keyOf(s.m, res.Record)]); !strings.Contains(record, `"differing": 1`) || strings.Contains(record, "public") || strings.Contains(record, "third") || strings.Contains(record, "17000") {
+		t.Errorf("the record is\n%s", record)
 	}
 }

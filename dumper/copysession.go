@@ -187,6 +187,9 @@ type CopyTarget struct {
 	// but those of Without.
 	Query   bool
 	Without []string // OIDs
+	// Pages, where To or From is set, are those of the table's heap that are read, To not
+	// among them; 0 for To is its end.
+	Pages struct{ From, To int64 }
 
 	name, list string // as the archive spells them
 }
@@ -262,11 +265,21 @@ func (t CopyTarget) toStdout() string {
 	if len(t.Without) > 0 {
 		where = "WHERE tableoid NOT IN (" + strings.Join(t.Without, ", ") + ")"
 	}
+	if p := t.Pages; p.From > 0 || p.To > 0 {
+		where = fmt.Sprintf("WHERE ctid >= '(%d,0)'::tid", p.From)
+		if p.To > 0 {
+			where += fmt.Sprintf(" AND ctid < '(%d,0)'::tid", p.To)
+		}
+		return "COPY (SELECT " + t.columns() + " FROM ONLY " + t.name + " " + where + ") TO STDOUT"
+	}
 	if !t.Query && where == "" {
 		return "COPY " + t.name + " " + t.list + " TO STDOUT"
 	}
-	columns := strings.TrimSuffix(strings.TrimPrefix(t.list, "("), ")")
-	return "COPY (SELECT " + columns + " FROM " + t.name + " " + where + ") TO STDOUT"
+	return "COPY (SELECT " + t.columns() + " FROM " + t.name + " " + where + ") TO STDOUT"
+}
+
+func (t CopyTarget) columns() string {
+	return strings.TrimSuffix(strings.TrimPrefix(t.list, "("), ")")
 }
 
 func quoteName(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }

@@ -3,6 +3,7 @@ package dumper
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -35,6 +36,16 @@ func (s *CopySession) Relations(ctx context.Context) ([]Relation, error) {
 		}
 	}
 	return all, nil
+}
+
+// Pages is how many pages a table's heap has.
+func (s *CopySession) Pages(ctx context.Context, oid string) (int64, error) {
+	rows, err := s.Query(ctx, "SELECT pg_catalog.pg_relation_size($1::oid) / pg_catalog.current_setting('block_size')::int8", oid)
+	if err != nil || len(rows) != 1 {
+		return 0, err
+	}
+	n, err := strconv.ParseInt(rows[0][0], 10, 64)
+	return n, err
 }
 
 // PrimaryKey names the columns of a table's primary key, nil where it has none.

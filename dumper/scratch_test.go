@@ -136,6 +136,15 @@ func TestParseCopy(t *testing.T) {
 			t.Error(sql)
 		}
 		got.Without = nil
+		got.Pages.To = 8
+		if sql := got.toStdout(); sql != "COPY (SELECT a, b FROM ONLY public.conf WHERE ctid >= '(0,0)'::tid AND ctid < '(8,0)'::tid) TO STDOUT" {
+			t.Error(sql)
+		}
+		got.Pages.From, got.Pages.To = 8, 0
+		if sql := got.toStdout(); sql != "COPY (SELECT a, b FROM ONLY public.conf WHERE ctid >= '(8,0)'::tid) TO STDOUT" {
+			t.Error(sql)
+		}
+		got.Pages.From = 0
 		if sql := got.WithoutColumns().toStdout(); sql != "COPY (SELECT  FROM public.conf ) TO STDOUT" {
 			t.Error(sql)
 		}

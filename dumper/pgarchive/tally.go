@@ -55,6 +55,12 @@ func (t *Tally) end(part []byte) {
 	t.rows.row(&sum)
 }
 
+// Add adds the rows of another tally, which ends with a whole one.
+func (t *Tally) Add(o *Tally) {
+	t.rows.add(o.rows)
+	t.bytes += o.bytes
+}
+
 // Rows is how many newlines have come.
 func (t *Tally) Rows() int64 { return t.rows.rows }
 

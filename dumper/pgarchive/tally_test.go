@@ -40,6 +40,14 @@ func TestTally(t *testing.T) {
 			}
 		}
 	}
+	var sum, a, b Tally
+	_, _ = a.Write([]byte("1\tone\n"))
+	_, _ = b.Write([]byte("2\t\\N\n"))
+	sum.Add(&b)
+	sum.Add(&a)
+	if sum.Rows() != 2 || sum.Sums() != (RowSums{0x6d6bd68bc07d47d9, 0x43d1737485ceff4c}) || sum.Bytes() != 11 {
+		t.Errorf("added up: %d rows, %x, %d bytes", sum.Rows(), sum.Sums(), sum.Bytes())
+	}
 	var cut Tally
 	_, _ = cut.Write(bytes.TrimSuffix([]byte("1\n2\n"), []byte("\n")))
 	if cut.Whole() || cut.Rows() != 1 {
