@@ -115,6 +115,10 @@ func (r *rekeying) run(ctx context.Context) (*RekeyResult, error) {
 	if _, err := r.opts.Trust.trusted(ctx, r.bucket, r.entry, ManifestName, r.raw); err != nil {
 		return nil, err
 	}
+	if cold := thawState(r.all); cold != nil && !cold.Until.After(r.now) {
+		return nil, fmt.Errorf("%w: its dump lies in %s, and the header that holds its key with it; `pgstow thaw %s --wait` makes it readable (%s), then run this again",
+			storage.ErrCold, cold.Class, r.entry.ID, thawTimesText(cold.Class))
+	}
 	record := Record{
 		Kind: RecordRekey, ManifestSHA256: hexSum(r.raw), By: r.opts.By, Reason: r.opts.Reason,
 		Result: ResultAdded, Pgstow: r.opts.Pgstow, Recipients: r.opts.Recipients.Texts(),

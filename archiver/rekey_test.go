@@ -138,6 +138,11 @@ func TestRekeyRefusals(t *testing.T) {
 	source := smallSource(t, pg)
 	archived(t, pg, source, plain)
 	sealed(t, pg, source, quantum, pq.recipient)
+	cold := storagetest.NewMemory(storagetest.MemoryOptions{})
+	if _, err := Archive(t.Context(), ArchiveOptions{Bucket: cold, Conn: connTo(t, pg, source), Recipients: recipients(t, k.recipient),
+		Policy: Policy{Name: "cold", StorageClass: "DEEP_ARCHIVE"}}); err != nil {
+		t.Fatal(err)
+	}
 	for name, c := range map[string]struct {
 		b          storage.Bucket
 		to         Recipients
@@ -150,6 +155,7 @@ func TestRekeyRefusals(t *testing.T) {
 		"to nobody":       {bucketOf(t, s.all), Recipients{}, identities(t, k.identity), ErrUsage, "--encrypt-to", true},
 		"without a key":   {bucketOf(t, s.all), recipients(t, k.recipient), Identities{}, ErrUsage, "--identity", true},
 		"by a stranger":   {bucketOf(t, s.all), recipients(t, k.recipient), identities(t, newKeys(t, "age").identity), ErrIdentity, "none of the identities", true},
+		"too cold":        {cold, recipients(t, k.recipient), identities(t, k.identity), storage.ErrCold, "pgstow thaw", true},
 		"weakening":       {quantum, recipients(t, k.recipient), identities(t, pq.identity), ErrUsage, "post-quantum", true},
 		"to more of them": {quantum, recipients(t, newKeys(t, "pq").recipient), identities(t, pq.identity), nil, "", false},
 	} {

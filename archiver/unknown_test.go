@@ -72,6 +72,26 @@ func TestArchiveOfAnUnknownVersion(t *testing.T) {
 			oneLiner(t, err)
 		})
 	}
+	t.Run("encrypted", func(t *testing.T) {
+		k, b := newKeys(t, "age"), memory()
+		res, err := Archive(t.Context(), ArchiveOptions{Bucket: b, Conn: connTo(t, pg, source), PGBin: tools, Pgstow: "test", Recipients: recipients(t, k.recipient)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		m, all := res.Manifest, content(t, b)
+		validate(t, all[m.Key])
+		dump := mustDecrypt(t, "age", k.identity, &m.Objects.Dump, all)
+		var out bytes.Buffer
+		opts := RestoreOptions{Bucket: b, Ref: m.ID, Output: &out, Identities: identities(t, k.identity)}
+		if _, err := Restore(t.Context(), opts); err != nil || !bytes.Equal(out.Bytes(), dump) || m.Objects.Index != nil {
+			t.Errorf("%d of %d bytes came out, %v", out.Len(), len(dump), err)
+		}
+		all[m.Objects.Dump.Key] = flip(all[m.Objects.Dump.Key], -20000)
+		opts.Bucket = bucketOf(t, all)
+		if _, err := Restore(t.Context(), opts); !errors.Is(err, ErrIntegrity) || !strings.Contains(err.Error(), DumpName) {
+			t.Errorf("a flipped byte: %v", err)
+		}
+	})
 	b := memory()
 	_, err := Archive(t.Context(), ArchiveOptions{
 		Bucket: b, Conn: connTo(t, pg, source), PGBin: tools, DumpArgs: []string{"--table=not_there"},

@@ -15,7 +15,7 @@ import (
 	"github.com/pgstow/pgstow/storage"
 )
 
-// ErrIdentity: an encrypted object and no identity that opens it. A stored header
+// ErrIdentity is of an encrypted object that no identity opens. A stored header
 // that somebody changed looks the same, so that it is an ErrIntegrity, too.
 var ErrIdentity = errors.New("not decrypted")
 

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -35,12 +36,21 @@ func TestArchiveMemory(t *testing.T) {
 		t.Fatal(err)
 	}
 	srv := testenv.VersityGW(t)
-	for _, how := range []string{"gzip:1", "zstd:1", "none", "pg_dump"} {
-		t.Run(how, func(t *testing.T) {
+	identity := filepath.Join(t.TempDir(), "identity")
+	recipient := ageKey(t, identity)
+	for _, c := range []struct {
+		how       string
+		encrypted bool
+	}{{"gzip:1", false}, {"zstd:1", false}, {"none", false}, {"pg_dump", false}, {"none", true}} {
+		how, more, name := c.how, []string(nil), c.how
+		if c.encrypted {
+			more, name = []string{"--encrypt-to", recipient}, how+" encrypted"
+		}
+		t.Run(name, func(t *testing.T) {
 			env := append(srv.Env(), "PATH="+os.Getenv("PATH"), "HOME="+t.TempDir(), "PGSTOW_DB="+pg.URL(db),
 				"PGSTOW_BUCKET="+srv.BucketURL(srv.NewBucket(t, testenv.BucketOptions{}), ""))
 			var res archiver.ArchiveResult
-			peak := peakOf(t, env, &res, bin, "archive", "--compress", how, "--no-globals", "--json") // of pgstow or pg_dump, whichever is larger
+			peak := peakOf(t, env, &res, bin, append([]string{"archive", "--compress", how, "--no-globals", "--json"}, more...)...) // of pgstow or pg_dump, whichever is larger
 			m := res.Manifest
 			if m.Totals.RawBytes < 300<<20 || m.Totals.Rows == nil || *m.Totals.Rows != 1_700_000 || m.Evidence != archiver.EvidenceContent {
 				t.Errorf("totals are %+v", m.Totals)
@@ -48,6 +58,15 @@ func TestArchiveMemory(t *testing.T) {
 			t.Logf("peak memory %d MiB for %d MiB stored of %d MiB", peak>>20, m.Totals.Bytes>>20, m.Totals.RawBytes>>20)
 			if peak > memoryLimit {
 				t.Errorf("peak memory is %d MiB", peak>>20)
+			}
+			if c.encrypted {
+				var restored archiver.RestoreResult
+				peak = peakOf(t, env, &restored, bin, "restore", m.ID, "--output", os.DevNull, "--identity", identity, "--json")
+				t.Logf("peak memory %d MiB to decrypt %d MiB", peak>>20, restored.Bytes>>20)
+				if peak > memoryLimit || len(m.Recipients) != 1 || restored.Bytes != m.Objects.Dump.Plain.Size {
+					t.Errorf("peak memory to decrypt it is %d MiB, %d bytes came out", peak>>20, restored.Bytes)
+				}
+				return
 			}
 			if how == "none" || how == "pg_dump" {
 				return // read back as the others are, with less to decode
@@ -82,4 +101,17 @@ func peakOf(t *testing.T, env []string, result any, name string, args ...string)
 		t.Fatal("no resource usage of the child")
 	}
 	return usage.Maxrss << 10
+}
+
+// ageKey makes a key and returns its recipient.
+func ageKey(t *testing.T, path string) string {
+	t.Helper()
+	if out, err := exec.Command("age-keygen", "-o", path).CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	out, err := exec.Command("age-keygen", "-y", path).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(string(out))
 }
