@@ -27,7 +27,8 @@ type VerifyOptions struct {
 	By       string // who, recorded
 	Pgstow   string // this program's version
 	Signer   Signer // of the record; nil leaves it unsigned
-	Trust    Trust  // whose records count
+	// Trust says whose signatures of manifests and records count.
+	Trust Trust
 
 	// Thaw, with a tier, thaws archives that lie in a cold class, as in
 	// RestoreOptions. Without one a cold archive is a *ColdError, except to Quick.
@@ -58,6 +59,9 @@ type VerifyResult struct {
 	Passed    int                `json:"passed"`
 	Failed    int                `json:"failed"`
 	Undecided int                `json:"undecided"`
+	// Vanished are archives that those which were looked at, or their neighbours,
+	// name as kept until later, and that are not there.
+	Vanished []ChainFault `json:"vanished,omitempty"`
 }
 
 // VerifiedArchive is what was found of one archive.
@@ -72,6 +76,8 @@ type VerifiedArchive struct {
 	// ResultUndecided where Error says why.
 	Result string `json:"result"`
 	VerifyFacts
+	// Signature is the manifest's.
+	Signature Signature `json:"signature,omitzero"`
 	// Protection is how the store keeps it now; nil when it could not be asked.
 	Protection *Shown   `json:"protection,omitempty"`
 	Warnings   []string `json:"warnings,omitempty"`
@@ -123,8 +129,8 @@ const maxProblems = 50
 // Verify checks archives: what the store has of them against their manifests, and,
 // unless Quick, every byte against its hashes and every row against the index. One
 // that fails does not keep the others from being looked at. The error is
-// ErrIntegrity when something is wrong with one of them; without that, what
-// kept one from being verified; the result stands beside either. What cannot be
+// ErrIntegrity when something is wrong with one of them, or one that they name is gone;
+// without that, what kept one from being verified; the result stands beside either. What cannot be
 // resolved is an error before anything is verified.
 func Verify(ctx context.Context, opts VerifyOptions) (*VerifyResult, error) {
 	if opts.Now == nil {
@@ -135,16 +141,20 @@ func Verify(ctx context.Context, opts VerifyOptions) (*VerifyResult, error) {
 			return nil, err
 		}
 	}
-	entries, err := opts.entries(ctx)
+	entries, all, err := opts.entries(ctx)
 	if err != nil {
 		return nil, causeOf(ctx, err)
 	}
-	res := &VerifyResult{Archives: []*VerifiedArchive{}}
+	faults, err := opts.chain(ctx, entries, all)
+	if err != nil {
+		return nil, causeOf(ctx, err)
+	}
+	res := &VerifyResult{Archives: []*VerifiedArchive{}, Vanished: faults.vanished}
 	for n, e := range entries {
 		if opts.Begin != nil {
 			opts.Begin(e, n+1, len(entries))
 		}
-		v := verifyEntry(ctx, e, opts)
+		v := verifyEntry(ctx, e, opts, faults.of[e.ID])
 		res.Archives = append(res.Archives, v)
 		if opts.Verified != nil {
 			opts.Verified(v)
@@ -156,47 +166,45 @@ func Verify(ctx context.Context, opts VerifyOptions) (*VerifyResult, error) {
 	return res.count(), res.err()
 }
 
-// entries are the archives that are meant.
-func (o VerifyOptions) entries(ctx context.Context) ([]Entry, error) {
+// entries are the archives that are meant, and all that the listing has.
+func (o VerifyOptions) entries(ctx context.Context) (entries, all []Entry, err error) {
 	switch {
 	case o.All && len(o.Refs) > 0:
-		return nil, fmt.Errorf("%w: all archives, or those that are named; not both", ErrUsage)
+		return nil, nil, fmt.Errorf("%w: all archives, or those that are named; not both", ErrUsage)
 	case !o.All && len(o.Refs) == 0:
-		return nil, fmt.Errorf("%w: which archives?", ErrUsage)
+		return nil, nil, fmt.Errorf("%w: which archives?", ErrUsage)
 	}
 	if o.Name != "" {
 		if err := CheckLabel(o.Name); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	all, err := scan(ctx, o.Bucket, o.Name, o.Log)
-	if err != nil {
-		return nil, err
+	if all, err = scan(ctx, o.Bucket, o.Name, o.Log); err != nil {
+		return nil, nil, err
 	}
 	if o.All {
-		entries := slices.DeleteFunc(slices.Clone(all), func(e Entry) bool { return !e.Complete })
+		entries = slices.DeleteFunc(slices.Clone(all), func(e Entry) bool { return !e.Complete })
 		if n := len(all) - len(entries); n > 0 {
 			logger(o.Log).Warn("what has no manifest is no archive and is not verified; see `pgstow list --incomplete`", "directories", n)
 		}
 		if len(entries) == 0 {
-			return nil, fmt.Errorf("%w: there is none%s to verify; check bucket and prefix", ErrNoArchive, under(o.Name))
+			return nil, nil, fmt.Errorf("%w: there is none%s to verify; check bucket and prefix", ErrNoArchive, under(o.Name))
 		}
-		return entries, nil
+		return entries, all, nil
 	}
 	listed := func(context.Context, storage.Bucket, string, *slog.Logger) ([]Entry, error) {
 		return slices.Clone(all), nil
 	}
-	var entries []Entry
 	for _, ref := range o.Refs {
 		e, err := resolveBy(ctx, o.Bucket, ref, o.Name, o.Log, listed)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		if !slices.ContainsFunc(entries, func(have Entry) bool { return have.Key == e.Key }) {
 			entries = append(entries, e)
 		}
 	}
-	return entries, nil
+	return entries, all, nil
 }
 
 func (r *VerifyResult) count() *VerifyResult {
@@ -229,6 +237,13 @@ func (r *VerifyResult) err() error {
 			more = fmt.Sprintf(" (and %d more)", n)
 		}
 		return integrity("%sarchive %s: %s%s", of, v.ID, v.Problems[0], more)
+	}
+	if len(r.Vanished) > 0 {
+		more := ""
+		if n := len(r.Vanished); n > 1 {
+			more = fmt.Sprintf(" (and %d more)", n-1)
+		}
+		return integrity("%s%s", r.Vanished[0], more)
 	}
 	for _, v := range r.Archives {
 		if v.err == nil {

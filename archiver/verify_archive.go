@@ -23,7 +23,9 @@ type verifying struct {
 	records []RecordEntry // of all kinds
 }
 
-func verifyEntry(ctx context.Context, e Entry, opts VerifyOptions) *VerifiedArchive {
+// verifyEntry verifies one archive. replaced are those who say that its manifest was
+// another one.
+func verifyEntry(ctx context.Context, e Entry, opts VerifyOptions, replaced []Problem) *VerifiedArchive {
 	v := &verifying{
 		VerifiedArchive: &VerifiedArchive{
 			ID: e.ID, Label: e.Label, Policy: e.Policy, Key: e.Key, Time: e.Time, VerifyFacts: VerifyFacts{Mode: ModeFull},
@@ -33,6 +35,7 @@ func verifyEntry(ctx context.Context, e Entry, opts VerifyOptions) *VerifiedArch
 	if opts.Quick {
 		v.Mode = ModeQuick
 	}
+	v.problems(replaced...)
 	v.run(ctx)
 	switch {
 	case len(v.Problems) > 0:
@@ -88,10 +91,30 @@ func (v *verifying) readManifest(ctx context.Context) error {
 	}
 	v.ManifestSHA256 = hexSum(raw)
 	v.Bytes += int64(len(raw))
+	if v.Signature, err = readSignature(ctx, v.opts.Bucket, v.entry, ManifestName, raw, v.opts.Trust); err != nil {
+		v.finding(SignatureName, err)
+	} else {
+		v.judge()
+	}
 	if v.m, err = decodeManifest(raw, v.entry.dir()); err != nil {
 		v.m = nil
 	}
 	return err
+}
+
+// judge says what the manifest's signature is worth.
+func (v *verifying) judge() {
+	s, t := v.Signature, v.opts.Trust
+	object := SignatureName
+	if s.State == SignatureUnsigned {
+		object = ManifestName
+	}
+	switch err := t.check(s, "the manifest"); {
+	case err != nil:
+		v.problems(Problem{Object: object, What: s.text()})
+	case t.Signers != nil && s.State != SignatureValid, s.State == SignatureInvalid:
+		v.warn(v.opts.Log, "the manifest: "+s.text())
+	}
 }
 
 // askStore looks at every object that was listed or that the manifest names, and
@@ -190,7 +213,7 @@ func (v *verifying) comparePromise() {
 	}
 	k.policy.LegalHold = v.held(kept.LegalHold)
 	lock := storage.Retention{Mode: kept.Lock, Until: kept.RetainUntil}
-	if !lock.Until.After(v.now()) {
+	if !lock.Until.After(v.opts.storeTime()) {
 		lock = storage.Retention{}
 	}
 	for _, s := range v.all {
@@ -215,11 +238,6 @@ func (v *verifying) held(byPolicy bool) bool {
 		}
 	}
 	return held
-}
-
-// now is the time by the store's clock.
-func (v *verifying) now() time.Time {
-	return v.opts.Now().UTC().Add(-v.opts.Bucket.Capabilities().ClockSkew)
 }
 
 // readBack reads index, globals and dump.
@@ -311,7 +329,7 @@ func (v *verifying) gone(name string) bool {
 // warm sees to it that the dump can be read, or says that it cannot and what to do.
 func (v *verifying) warm(ctx context.Context) error {
 	s, ok := v.seen(DumpName)
-	if !ok || !s.o.Thaw.Cold || s.o.Thaw.Readable(v.now()) {
+	if !ok || !s.o.Thaw.Cold || s.o.Thaw.Readable(v.opts.storeTime()) {
 		return nil
 	}
 	if v.opts.Thaw.Tier == "" {

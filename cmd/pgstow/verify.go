@@ -42,7 +42,7 @@ All archives are looked at, whatever is found in one of them. What is wrong is l
 				&cli.BoolFlag{Name: flagAll, Usage: "every archive in the bucket"},
 				&cli.BoolFlag{Name: "quick", Usage: "ask the store, read no dump"},
 				&cli.BoolFlag{Name: "no-record", Usage: "leave no record beside the archive"},
-				byFlag(),
+				byFlag(), signFlag("the record"), allowedSignersFlag("take only what"), ignoreFlag(),
 				&cli.StringFlag{Name: flagThaw, Usage: "make archives in a cold class readable: `TIER` is expedited, standard or bulk"},
 				daysFlag(),
 				&cli.BoolFlag{Name: flagWait, Usage: "with --thaw: wait until they can be read"},
@@ -87,6 +87,12 @@ func parseVerify(c *cli.Context, rt *runtime) (v verify, err error) {
 		NoRecord: c.Bool("no-record"), By: by(c), Pgstow: buildInfo().Version, Log: rt.log,
 	}
 	if v.bucket, err = rt.bucketOf(c, v.opts.Name); err != nil {
+		return v, err
+	}
+	if v.opts.Trust, err = rt.trust(c); err != nil {
+		return v, err
+	}
+	if v.opts.Signer, err = rt.signer(c, nil); err != nil {
 		return v, err
 	}
 	switch typed := rt.typedFlag([]string{flagDays, flagWait}); {
@@ -198,7 +204,15 @@ func (p *verifyPrinter) end(result *archiver.VerifyResult, failure error) error 
 		return printJSON(p.rt.out, result)
 	case p.err != nil:
 		return fmt.Errorf("write output: %w", p.err)
-	case p.of > 1:
+	}
+	for _, f := range result.Vanished {
+		for _, line := range lines("vanished: "+printable(f.String()), helpWidth) {
+			if _, err := fmt.Fprintln(p.rt.out, line); err != nil {
+				return fmt.Errorf("write output: %w", err)
+			}
+		}
+	}
+	if p.of > 1 {
 		fmt.Fprintf(p.rt.err, "%s%s: %d passed, %d failed, %d undecided\n", summaryPrefix(failure),
 			counted(len(result.Archives), "archive"), result.Passed, result.Failed, result.Undecided)
 	}
@@ -218,6 +232,7 @@ func printVerified(rt *runtime, v *archiver.VerifiedArchive) error {
 	}
 	optional(t, "structure", v.Structure)
 	optional(t, "evidence", v.Evidence)
+	signatureRow(t, v.Signature)
 	if s := v.Protection; s != nil {
 		t.row("lock now", locks(s, time.Now()))
 	}
