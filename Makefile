@@ -43,7 +43,8 @@ fuzz: ## every fuzz target for FUZZTIME=60s
 	go run ./internal/testenv/runfuzz -time $(FUZZTIME) -p $(TEST_P) ./...
 
 bench: tools build ## pgstow beside pg_dump | mc, aws, rclone: N=5 rounds, SMALL=1, NEW_CLIENTS=dir of pg_dump 16+
-	go run ./internal/bench -n $(or $(N),5) $(if $(SMALL),-small) $(if $(NEW_CLIENTS),-new-clients $(NEW_CLIENTS))
+	go build -tags nohashes -ldflags '-s -w' -o bin/pgstow-nohashes ./cmd/pgstow
+	go run ./internal/bench -bare bin/pgstow-nohashes -n $(or $(N),5) $(if $(SMALL),-small) $(if $(NEW_CLIENTS),-new-clients $(NEW_CLIENTS))
 
 tools: ## install what tests, lint and demo need (cached by version)
 	@internal/testenv/tools.sh test

@@ -134,6 +134,9 @@ func (t *contentTally) add(s *segment) (c Content, ends bool) {
 	switch s.kind {
 	case kindRows:
 		t.cur.Evidence = EvidenceRows
+		if !hashesContent {
+			t.cur.Evidence, t.cur.Reason = EvidenceNone, noEvidenceBuild
+		}
 		s.tally.add(s.joint)
 		t.cur.Rows += s.tally.rows
 		t.cur.RowSums[0] += s.tally.sums[0]
@@ -148,7 +151,7 @@ func (t *contentTally) add(s *segment) (c Content, ends bool) {
 	}
 	t.cur.RawBytes += int64(len(s.data()))
 	t.object += int64(len(s.data()))
-	if s.kind == kindObject && s.last && t.report != nil {
+	if s.kind == kindObject && s.last && t.report != nil && hashesContent {
 		t.report(LargeObject{DumpID: s.dumpID, OID: uint32(int32(s.oid)), RawBytes: t.object, SHA256: s.sum})
 	}
 	return t.cur, s.ends

@@ -26,6 +26,8 @@ const (
 	archiveGzip6  = "archive gzip:6"
 	archiveGzip1  = "archive gzip:1"
 	archiveVerify = "archive gzip:6 --verify"
+	archiveBare   = "archive gzip:6, no hashes"
+	archiveAge    = "archive gzip:6, encrypted"
 	newLimit      = "new pg_dump none >/dev/null"
 	newPeer       = "new pg_dump zstd:1 | mc"
 	newAuto       = "new archive auto"
@@ -44,6 +46,10 @@ func (b *bench) measures() []measure {
 		{archiveGzip6, b.archive("gzip:6")},
 		{archiveGzip1, b.archive("gzip:1")},
 		{archiveVerify, b.archive("gzip:6", "--verify-compression")},
+		{archiveAge, b.archive("gzip:6", "--encrypt-to", b.recipient)},
+	}
+	if b.bare != "" {
+		list = append(list, measure{archiveBare, b.archiveBy(b.bare, "none", "gzip:6")})
 	}
 	if b.tools["aws"] != "" {
 		list = append(list, measure{peerAWS, b.peer(dump(), func(key string) []string {
@@ -100,9 +106,13 @@ func (b *bench) peer(dump []string, upload func(key string) []string) func(conte
 
 // archive is pgstow's own.
 func (b *bench) archive(compress string, args ...string) func(context.Context) (sample, error) {
+	return b.archiveBy(b.pgstow, "content", compress, args...)
+}
+
+func (b *bench) archiveBy(program, evidence, compress string, args ...string) func(context.Context) (sample, error) {
 	return func(ctx context.Context) (sample, error) {
 		var out strings.Builder
-		s, err := b.pipeline(ctx, &out, append([]string{b.pgstow, "archive", "--db", "dbname=" + database, "--bucket", b.bucketURL(),
+		s, err := b.pipeline(ctx, &out, append([]string{program, "archive", "--db", "dbname=" + database, "--bucket", b.bucketURL(),
 			"--name", "bench", "--compress", compress, "--progress", "none", "--json"}, args...))
 		if err != nil {
 			return s, err
@@ -111,7 +121,7 @@ func (b *bench) archive(compress string, args ...string) func(context.Context) (
 		if err := json.Unmarshal([]byte(out.String()), &result); err != nil {
 			return s, err
 		}
-		if result.Manifest.Evidence != "content" {
+		if result.Manifest.Evidence != evidence {
 			return s, fmt.Errorf("the archive's evidence is %q", result.Manifest.Evidence)
 		}
 		s.Stored = result.Manifest.Objects.Dump.Size

@@ -17,6 +17,8 @@ import (
 	"regexp"
 	"syscall"
 	"time"
+
+	"filippo.io/age"
 )
 
 func main() {
@@ -26,6 +28,7 @@ func main() {
 	only := flag.String("only", "", "only measures that match this regular expression")
 	flag.StringVar(&b.newClients, "new-clients", "", "directory of PostgreSQL 16 or later client programs, for the measures with zstd")
 	flag.StringVar(&b.pgstow, "pgstow", "bin/pgstow", "the program to measure")
+	flag.StringVar(&b.bare, "bare", "", "pgstow built with -tags nohashes, for the measure of what hashing costs")
 	out := flag.String("out", "bench/results", "directory of the results")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -48,6 +51,16 @@ func run(ctx context.Context, b *bench, only, out string) (err error) {
 	if b.pgstow, err = filepath.Abs(b.pgstow); err != nil {
 		return err
 	}
+	if b.bare != "" {
+		if b.bare, err = filepath.Abs(b.bare); err != nil {
+			return err
+		}
+	}
+	identity, err := age.GenerateX25519Identity()
+	if err != nil {
+		return err
+	}
+	b.recipient = identity.Recipient().String()
 	if err := b.start(ctx); err != nil {
 		return err
 	}

@@ -103,6 +103,8 @@ func ratios(measures []summary, archived *stored) []ratio {
 	add("  its size : that of pg_dump", 1.02, 0, func() float64 {
 		return float64(of[archiveGzip6].Stored) / float64(of[peerMC].Stored)
 	}, archiveGzip6, peerMC)
+	wall("archive gzip:6 : without hashes", archiveGzip6, archiveBare, 1.15, 0)
+	wall("archive gzip:6, encrypted : without hashes", archiveAge, archiveBare, 1.15, 0)
 	wall("archive gzip:1 : pg_dump | mc", archiveGzip1, peerMC, 0.33, 0.28)
 	wall("archive gzip:1 : pg_dump -Z0", archiveGzip1, sourceLimit, 1.5, 1.2)
 	wall("new archive auto : new pg_dump none", newAuto, newLimit, 1.5, 1.2)

@@ -19,6 +19,8 @@ type bench struct {
 	small      bool
 	newClients string
 	pgstow     string
+	bare       string // a build that does not hash; "" without
+	recipient  string // of age
 
 	home     *server.Home
 	pg       *server.Postgres
