@@ -22,7 +22,7 @@ import (
 
 const (
 	locateBuckets = 1 << 16
-	locateKeep    = 1 << 20 // hashes kept of one side
+	locateKeep    = 1 << 18 // hashes kept of one side
 )
 
 // bucketSums are sums of the hashes of rows. It is written to as a Tally is.

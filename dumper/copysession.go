@@ -194,68 +194,55 @@ type CopyTarget struct {
 	name, list string // as the archive spells them
 }
 
-// ParseCopy reads the COPY ... FROM stdin of an archive.
+// ParseCopy reads the COPY ... FROM stdin of an archive, in the one form in which pg_dump
+// writes it.
 func ParseCopy(stmt string) (CopyTarget, error) {
 	var t CopyTarget
-	body, ok := strings.CutPrefix(strings.TrimSpace(stmt), "COPY ")
-	body, ok2 := strings.CutSuffix(body, " FROM stdin;")
-	if !ok || !ok2 {
-		return t, fmt.Errorf("%q is no COPY that pg_dump writes", clip(oneLine(stmt), 80))
-	}
-	parts, rest := cutNames(body, '.')
+	body, begins := strings.CutPrefix(strings.TrimSpace(stmt), "COPY ")
+	body, ends := strings.CutSuffix(body, " FROM stdin;")
+	parts, rest := cutNames(body, ".")
 	t.name = body[:len(body)-len(rest)]
-	t.list = strings.TrimSpace(rest)
-	switch len(parts) {
-	case 1:
-		t.Table = parts[0]
-	case 2:
-		t.Schema, t.Table = parts[0], parts[1]
+	list, spaced := strings.CutPrefix(rest, " ")
+	t.list = list
+	fits := begins && ends && spaced && (len(parts) == 1 || len(parts) == 2)
+	if inner, ok := strings.CutPrefix(list, "("); ok {
+		inner, ok = strings.CutSuffix(inner, ")")
+		t.Columns, rest = cutNames(inner, ", ")
+		fits = fits && ok && rest == "" && len(t.Columns) > 0
+	} else {
+		fits = fits && list == ""
 	}
-	if t.list != "" {
-		inner, ok := strings.CutPrefix(t.list, "(")
-		inner, ok2 := strings.CutSuffix(inner, ")")
-		if ok && ok2 {
-			t.Columns, rest = cutNames(inner, ',')
-		}
-		if !ok || !ok2 || strings.TrimSpace(rest) != "" {
-			t.Table = ""
-		}
+	if !fits {
+		return CopyTarget{}, fmt.Errorf("%q is no COPY that pg_dump writes", clip(oneLine(stmt), 80))
 	}
-	if t.Table == "" {
-		return t, fmt.Errorf("%q is no COPY that pg_dump writes", clip(oneLine(stmt), 80))
+	t.Table = parts[len(parts)-1]
+	if len(parts) == 2 {
+		t.Schema = parts[0]
 	}
 	return t, nil
 }
 
-// cutNames reads a list of identifiers; rest is what follows them.
-func cutNames(s string, separator byte) (names []string, rest string) {
+// cutNames reads identifiers with separators between them; rest is what follows.
+func cutNames(s, separator string) (names []string, rest string) {
 	for {
-		trimmed := strings.TrimLeft(s, " ")
-		if trimmed == "" {
-			return names, s
-		}
-		n := 0
-		if trimmed[0] == '"' {
-			var name string
-			name, n = unquote(trimmed)
-			names = append(names, name)
+		name, n := "", 0
+		if strings.HasPrefix(s, `"`) {
+			if name, n = unquote(s); quoteName(name) != s[:n] || name == "" {
+				return nil, s
+			}
 		} else {
-			for n < len(trimmed) && isWordByte(trimmed[n]) {
+			for n < len(s) && isWordByte(s[n]) {
 				n++
 			}
-			if n == 0 {
-				return names, s
+			if name = s[:n]; n == 0 {
+				return nil, s
 			}
-			names = append(names, trimmed[:n])
 		}
-		s = trimmed[n:]
-		if after := strings.TrimLeft(s, " "); separator == ',' {
-			s = after
-		}
-		if s == "" || s[0] != separator {
+		names, s = append(names, name), s[n:]
+		more := false
+		if s, more = strings.CutPrefix(s, separator); !more {
 			return names, s
 		}
-		s = s[1:]
 	}
 }
 

@@ -167,3 +167,31 @@ func TestParseSetval(t *testing.T) {
 		}
 	}
 }
+
+// FuzzParseCopy: what is taken for a COPY is that statement and nothing beside it.
+func FuzzParseCopy(f *testing.F) {
+	for _, stmt := range []string{"COPY public.a (id, body) FROM stdin;\n", "COPY a  FROM stdin;", `COPY "a.""b"."c d" ("x, y", z) FROM stdin;`, "COPY a (b) FROM stdin; DROP TABLE a; COPY a FROM stdin;"} {
+		f.Add(stmt)
+	}
+	f.Fuzz(func(t *testing.T, stmt string) {
+		c, err := ParseCopy(stmt)
+		if err != nil {
+			return
+		}
+		if c.Table == "" || strings.TrimSpace(stmt) != "COPY "+c.name+" "+c.list+" FROM stdin;" {
+			t.Errorf("%q became %+v", stmt, c)
+		}
+		toks := tokenize(c.toStdout())
+		depth := 0
+		for i, tok := range toks {
+			switch {
+			case tok.is("("):
+				depth++
+			case tok.is(")"):
+				depth--
+			case tok.is(";"), depth == 0 && tok.is("to") && i != len(toks)-2:
+				t.Errorf("%q would run %q", stmt, c.toStdout())
+			}
+		}
+	})
+}

@@ -193,15 +193,20 @@ func (d *drill) print(rt *runtime, r *archiver.DrillResult) error {
 	t.row("id", r.ID)
 	t.row("label", r.Label)
 	t.row("result", d.verdict(r))
-	wrapped(t, "compared", joined(", ", counted(r.Tables, "table"), counted(r.Rows, "row"), counted(r.Sequences, "sequence"), counted(r.LargeObjects, "large object")))
-	wrapped(t, "definitions", joined("; ", r.Schema, r.SchemaReason))
+	restored := len(r.Differences) == 0 || r.Differences[0].Kind != archiver.DiffRestore
+	if restored {
+		wrapped(t, "compared", joined(", ", counted(r.Tables, "table"), counted(r.Rows, "row"), counted(r.Sequences, "sequence"), counted(r.LargeObjects, "large object")))
+		wrapped(t, "definitions", joined("; ", r.Schema, r.SchemaReason))
+	}
 	if r.Sample != nil {
 		wrapped(t, "sample", fmt.Sprintf("%d of %d tables, %d%%, seed %s", r.Sample.Tables, r.Sample.Of, r.Sample.Percent, r.Sample.Seed))
 	}
 	if r.Part != nil {
 		t.row("part", fmt.Sprintf("%d of %d tables", r.Part.Tables, r.Part.Of))
 	}
-	t.row("restored in", took(r.RestoreSeconds))
+	if restored {
+		t.row("restored in", took(r.RestoreSeconds))
+	}
 	var phases []string
 	for _, p := range r.Phases {
 		phases = append(phases, string(p.Name)+" "+took(p.Seconds))
