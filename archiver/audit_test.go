@@ -778,8 +778,8 @@ func TestAuditLifecycleRules(t *testing.T) {
 		rule storage.LifecycleRule
 		want []string
 	}{
-		"a stranger's, sooner":    {storage.LifecycleRule{ID: "theirs", Actions: expire(9)}, []string{"violation lifecycle"}},
-		"a stranger's, later":     {storage.LifecycleRule{ID: "theirs", Actions: expire(10)}, nil},
+		"a stranger's, sooner":    {storage.LifecycleRule{ID: "theirs", Actions: expire(18)}, []string{"violation lifecycle"}},
+		"a stranger's, later":     {storage.LifecycleRule{ID: "theirs", Actions: expire(19)}, nil},
 		"a stranger's, elsewhere": {storage.LifecycleRule{ID: "theirs", Filter: storage.LifecycleFilter{Prefixes: []string{"logs/"}}, Actions: expire(1)}, nil},
 		"ours, of a shorter keep": {storage.LifecycleRule{ID: LifecycleID("pg/", "sox", kindExpire), Filter: storage.LifecycleFilter{Prefixes: []string{"pg/sox/"}}, Actions: expire(9)}, []string{"violation lifecycle"}},
 	} {

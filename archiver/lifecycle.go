@@ -137,7 +137,8 @@ func ShowLifecycle(ctx context.Context, b storage.Bucket) (*LifecyclePlan, error
 // ApplyLifecycle writes what PlanLifecycle finds to be changed, from a fresh
 // reading, then reads it again. Somebody else's change between reading and
 // writing is storage.ErrChanged, and nothing was written; a store that holds
-// something else than what it took is ErrIntegrity.
+// something else than what it took is ErrIntegrity, unless somebody is seen to be
+// at the rules, which is storage.ErrChanged again.
 func ApplyLifecycle(ctx context.Context, opts LifecycleOptions) (*LifecyclePlan, error) {
 	plan, err := PlanLifecycle(ctx, opts)
 	if err != nil || plan.Changes == 0 {
@@ -297,7 +298,7 @@ func verifyLifecycle(ctx context.Context, opts LifecycleOptions, plan *Lifecycle
 			return fmt.Errorf("the rules were written, but not read back: %w", err)
 		}
 		if now.Revision != plan.before.Revision {
-			return compareWritten(plan.after, now)
+			return compareTwice(ctx, opts, plan.after, now, pause)
 		}
 		if left <= 0 {
 			return fmt.Errorf("%w: the store took the rules and still shows the old ones; `pgstow lifecycle plan` shows when they are there", storage.ErrUnknownOutcome)
@@ -307,6 +308,27 @@ func verifyLifecycle(ctx context.Context, opts LifecycleOptions, plan *Lifecycle
 		}
 		left -= step
 	}
+}
+
+// compareTwice looks again when the rules are others than those that were
+// written: a store may show them in parts for a moment, and somebody else may be
+// at them.
+func compareTwice(ctx context.Context, opts LifecycleOptions, wrote, has storage.Lifecycle, pause func(context.Context, time.Duration) error) error {
+	if compareWritten(wrote, has) == nil {
+		return nil
+	}
+	if err := pause(ctx, time.Second); err != nil {
+		return causeOf(ctx, err)
+	}
+	again, err := storage.ReadLifecycle(ctx, opts.Bucket)
+	if err != nil {
+		return fmt.Errorf("the rules were written, but not read back: %w", err)
+	}
+	err = compareWritten(wrote, again)
+	if err != nil && again.Revision != has.Revision {
+		return fmt.Errorf("%w: right after the rules were written (%s); `pgstow lifecycle plan` shows what is there", storage.ErrChanged, oneLine(err))
+	}
+	return err
 }
 
 func sleep(ctx context.Context, d time.Duration) error {
@@ -359,5 +381,5 @@ func compareWritten(wrote, has storage.Lifecycle) error {
 	if len(lost) == 0 {
 		return nil
 	}
-	return integrity("the store took the lifecycle rules and holds others: %s; it drops what it does not know, use one that keeps it, or do without", strings.Join(lost, ", "))
+	return integrity("the store took the lifecycle rules and holds others: %s; it drops what it does not know, or somebody changed them meanwhile: run it again, and if nothing changes, use a store that keeps them, or do without", strings.Join(lost, ", "))
 }

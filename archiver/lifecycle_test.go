@@ -70,7 +70,7 @@ var (
 
 func newRuled(t testing.TB, features storage.LifecycleFeatures, rules ...storage.LifecycleRule) *ruled {
 	t.Helper()
-	m := storagetest.NewMemory(storagetest.MemoryOptions{Versions: true, Lock: true, Lifecycle: &features})
+	m := storagetest.NewMemory(storagetest.MemoryOptions{Versions: true, Lock: true, CustomTime: features.CustomTime, Lifecycle: &features})
 	if err := m.SetLifecycle(t.Context(), storage.Lifecycle{Rules: rules, Revision: "0"}); err != nil {
 		t.Fatal(err)
 	}
@@ -229,12 +229,11 @@ func TestLifecycleDiff(t *testing.T) {
 	opts.Policies[0].Transitions = nil
 	step("policies change", 2, map[string]string{"dev expire": LifecycleChanged, "sox-7y transition": LifecycleRemove, "sox-7y expire": LifecycleUnchanged})
 
-	if _, err := storage.PutBytes(t.Context(), bucket, "dev/somebody/else", []byte("x"), storage.PutOptions{}); err != nil {
-		t.Fatal(err)
-	}
+	left := Dir{Policy: "dev", Label: "orders", Time: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), ID: "a0000001"}.Key(DumpName)
+	put(t, bucket, left, "x")
 	opts.Policies = opts.Policies[:1]
 	step("a policy goes, something is left", 0, map[string]string{"dev expire": LifecycleKept, "dev uploads": LifecycleKept})
-	if err := b.Delete(t.Context(), "pg/dev/somebody/else", ""); err != nil {
+	if err := bucket.Delete(t.Context(), left, ""); err != nil {
 		t.Fatal(err)
 	}
 	step("its newest version is hidden", 0, map[string]string{"dev expire": LifecycleKept})
@@ -308,8 +307,23 @@ func TestLifecycleOwnWithoutIDs(t *testing.T) {
 			t.Errorf("%s: %+v, %v", name, plan, err)
 		}
 	}
+	// At the bucket's root anybody's rule may have this form: it is ours only where
+	// a policy wants one like it.
+	root := []storage.LifecycleRule{rule("logs/", custom), rule("dev/", custom)}
+	b := newRuled(t, gcsRules, root...)
+	for name, policy := range map[string]Policy{
+		"expires": {Name: "dev", Keep: Period{Days: 400}, Expiry: ExpiryStore},
+		"not":     {Name: "logs", Keep: Period{Days: 300}},
+	} {
+		plan, err := ApplyLifecycle(t.Context(), LifecycleOptions{Bucket: b, Policies: []Policy{policy}, Complete: true})
+		mine := map[string]int{"expires": 1}[name]
+		warned := slices.ContainsFunc(plan.Warnings, func(w string) bool { return strings.Contains(w, "logs/") && strings.Contains(w, "left alone") })
+		if err != nil || plan.Changes != 0 || len(plan.Rules) != mine || len(plan.Foreign) != 2-mine || !warned {
+			t.Errorf("at the root, %s: %+v, %v", name, plan, err)
+		}
+	}
 	// The same rule twice is once too often.
-	b := newRuled(t, gcsRules, rule("pg/dev/", custom), rule("pg/dev/", custom))
+	b = newRuled(t, gcsRules, rule("pg/dev/", custom), rule("pg/dev/", custom))
 	plan, err := ApplyLifecycle(t.Context(), LifecycleOptions{Bucket: storage.Prefixed(b, "pg/"),
 		Policies: []Policy{{Name: "dev", Keep: Period{Days: 400}, Expiry: ExpiryStore}}})
 	if got := said(t, b); err != nil || plan.Changes != 1 || len(got) != 1 {
@@ -360,6 +374,31 @@ func TestLifecycleWritten(t *testing.T) {
 	}
 	if _, err := ApplyLifecycle(t.Context(), opts(settings)); !errors.Is(err, ErrIntegrity) || !strings.Contains(err.Error(), "size") {
 		t.Errorf("other settings: %v", err)
+	}
+
+	// Somebody else's rule comes right after ours, and others after it.
+	busy := newRuled(t, s3Rules)
+	reads := 0
+	busy.read = func(l storage.Lifecycle) storage.Lifecycle {
+		if reads++; reads > 1 {
+			l.Rules, l.Revision = append(slices.Clone(l.Rules), storage.LifecycleRule{ID: fmt.Sprint("somebody's ", reads)}), fmt.Sprint("after ", reads)
+		}
+		return l
+	}
+	if _, err := ApplyLifecycle(t.Context(), opts(busy)); !errors.Is(err, storage.ErrChanged) || errors.Is(err, ErrIntegrity) || !strings.Contains(err.Error(), "somebody's 3") {
+		t.Errorf("somebody at it: %v", err)
+	}
+	// Ours are shown in parts for a moment.
+	parts := newRuled(t, s3Rules)
+	reads = 0
+	parts.read = func(l storage.Lifecycle) storage.Lifecycle {
+		if reads++; reads == 2 {
+			l.Rules = l.Rules[:1]
+		}
+		return l
+	}
+	if plan, err := ApplyLifecycle(t.Context(), opts(parts)); err != nil || !plan.Applied {
+		t.Errorf("shown in parts: %+v, %v", plan, err)
 	}
 
 	// The old rules are shown for a while, or for ever.

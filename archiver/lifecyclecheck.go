@@ -2,7 +2,6 @@ package archiver
 
 import (
 	"cmp"
-	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -74,8 +73,12 @@ func (l *lifecycle) judgeForeign() {
 		if f.Rule.Disabled {
 			continue
 		}
+		if o, ok := l.form(f.Rule); ok && !l.features.IDs {
+			l.warn("rule %s may be pgstow's, of policy %s, or somebody else's: at the bucket's root nothing tells them apart, and it is left alone; remove it yourself if nobody wants it",
+				nameRule(f.Rule), o.policy)
+		}
 		for _, p := range l.policies() {
-			if l.reaches(f.Rule.Filter, p) {
+			if l.reaches(f.Rule.Filter, p, l.doc.Prefix+p.Name+"/", p.Name != DefaultPolicy) {
 				l.judge(f.Rule, p)
 			}
 		}
@@ -85,12 +88,16 @@ func (l *lifecycle) judgeForeign() {
 func (l *lifecycle) judge(r storage.LifecycleRule, p Policy) {
 	keep := p.Keep.MostDays()
 	for _, a := range r.Actions {
-		sooner := !a.Date.IsZero() || a.Days < keep
+		need := keep
+		if a.Kind == storage.LifecycleExpire && a.Clock == storage.LifecycleSinceCreation {
+			need = l.daysFromCreation(p)
+		}
+		sooner := !a.Date.IsZero() || a.Days < need
 		over := !a.Before.IsZero() && a.Before.Before(time.Now()) // spares every new archive
 		switch {
 		case a.Kind == storage.LifecycleExpire && keep > 0 && sooner && !over:
-			l.conflict("rule %s, which is not pgstow's, reaches the archives of policy %s (%s) and would %s, sooner than their keep of %s; change that rule, or move the archives to a prefix that it does not match",
-				nameRule(r), p.Name, l.doc.Prefix+p.Name+"/", describeAction(a), p.Keep)
+			l.conflict("rule %s, which is not pgstow's, reaches the archives of policy %s (%s) and would %s, sooner than their keep of %s%s; change that rule, or move the archives to a prefix that it does not match",
+				nameRule(r), p.Name, l.doc.Prefix+p.Name+"/", describeAction(a), p.Keep, l.sum(a, p, need))
 		case a.Kind == storage.LifecycleExpire && keep == 0:
 			l.warn("rule %s, which is not pgstow's, reaches the archives of policy %s: %s", nameRule(r), p.Name, describeAction(a))
 		case a.Kind == storage.LifecycleExpireNoncurrent && p.Lock == storage.LockNone && (sooner || keep == 0):
@@ -110,16 +117,28 @@ func (l *lifecycle) judge(r storage.LifecycleRule, p Policy) {
 	}
 }
 
+// sum says how the days come about that a rule must wait for, where they are more
+// than the keep.
+func (l *lifecycle) sum(a storage.LifecycleAction, p Policy, need int) string {
+	switch {
+	case !a.Date.IsZero() || need == p.Keep.MostDays():
+		return ""
+	case p.Lock != storage.LockNone:
+		return fmt.Sprintf(" and %s for the lock, %s in all", inDays(lockDays), inDays(need))
+	}
+	return fmt.Sprintf(", %s for clocks and %s for the longest dump, %s in all", inDays(lockDays), inDays(l.UploadDays), inDays(need))
+}
+
 // objectNames are the ends of all keys that an archive can have.
 var objectNames = []string{
 	"/" + DumpName, "/" + DumpName + EncryptedSuffix, "/" + IndexName, "/" + IndexName + EncryptedSuffix,
 	"/" + GlobalsName, "/" + GlobalsName + EncryptedSuffix, "/" + ManifestName, "/" + SignatureName, ".json", ".json.sig",
 }
 
-// reaches tells whether a filter may match an object of the policy. In doubt it
-// does.
-func (l *lifecycle) reaches(f storage.LifecycleFilter, p Policy) bool {
-	ours := l.doc.Prefix + p.Name + "/"
+// reaches tells whether a filter may match an object of the policy whose whole
+// key begins with ours. In doubt it does. With allTags the policy's are all that
+// the object has: flags add others.
+func (l *lifecycle) reaches(f storage.LifecycleFilter, p Policy, ours string, allTags bool) bool {
 	if len(f.Prefixes) > 0 && !slices.ContainsFunc(f.Prefixes, func(prefix string) bool {
 		return strings.HasPrefix(ours, prefix) || strings.HasPrefix(prefix, ours)
 	}) {
@@ -137,85 +156,9 @@ func (l *lifecycle) reaches(f storage.LifecycleFilter, p Policy) bool {
 		case key == TagPolicy && value != p.Name:
 			return false
 		case key == TagPolicy || key == TagRole:
-		case p.Name != DefaultPolicy && p.Tags[key] != value: // flags add tags of their own
+		case allTags && p.Tags[key] != value:
 			return false
 		}
 	}
 	return true
-}
-
-// judgeArchives compares an expiry rule that is new, or changed, with what the
-// archives that are there were promised: a policy's keep may have been longer
-// when they were made, or have had another deleter.
-func (l *lifecycle) judgeArchives(ctx context.Context) error {
-	for _, p := range l.policies() {
-		if p.Expiry != ExpiryStore || !slices.ContainsFunc(l.plan.Rules, func(c LifecycleChange) bool {
-			return c.Policy == p.Name && c.Kind == kindExpire && (c.Action == LifecycleAdd || c.Action == LifecycleChanged)
-		}) {
-			continue
-		}
-		if err := l.judgeArchivesOf(ctx, p); err != nil {
-			return fmt.Errorf("look at the archives of policy %s, which a rule would expire: %w", p.Name, err)
-		}
-	}
-	return nil
-}
-
-func (l *lifecycle) judgeArchivesOf(ctx context.Context, p Policy) error {
-	all, err := List(ctx, l.Bucket, ListOptions{Log: l.Log})
-	if err != nil {
-		return err
-	}
-	all = slices.DeleteFunc(all, func(e Entry) bool { return e.Policy != p.Name })
-	if err := LoadManifests(ctx, l.Bucket, all); err != nil {
-		return err
-	}
-	unpromised, tooSoon := 0, []string(nil)
-	for _, e := range all {
-		switch {
-		case e.Manifest == nil:
-			return fmt.Errorf("%w: how long archive %s is to be kept cannot be read: %s", ErrRefused, e.ID, e.ManifestError)
-		case e.Manifest.Kept == nil || e.Manifest.Kept.KeepUntil.IsZero():
-			unpromised++
-		case l.endsAt(p, e).Before(e.Manifest.Kept.KeepUntil):
-			tooSoon = append(tooSoon, fmt.Sprintf("%s (kept until %s)", e.ID, e.Manifest.Kept.KeepUntil.Format(time.DateOnly)))
-		}
-	}
-	if unpromised > 0 && !l.features.CustomTime {
-		l.warn("%d archives of policy %s were made without a keep; the rule expires them too", unpromised, p.Name)
-	}
-	if n := len(tooSoon); n > 0 {
-		if n > 3 {
-			tooSoon = append(tooSoon[:3], fmt.Sprintf("and %d more", n-3))
-		}
-		l.conflict("the rule that expires the archives of policy %s would delete some before they were promised to end: %s; leave expiry to pgstow, keep for longer, or give the policy a new name",
-			p.Name, strings.Join(tooSoon, ", "))
-	}
-	return nil
-}
-
-// endsAt is the earliest time at which the rules of p can delete an archive
-// that is there.
-func (l *lifecycle) endsAt(p Policy, e Entry) time.Time {
-	kept := e.Manifest.Kept
-	var end time.Time
-	for _, a := range l.expiry(p) {
-		from := e.Manifest.Started
-		if kept.Lock != storage.LockNone {
-			from = e.Manifest.Finished // what comes too early is refused by the lock
-		}
-		switch a.Clock {
-		case storage.LifecycleSinceCustomTime:
-			from = kept.Keep.Before(kept.KeepUntil)
-		case storage.LifecycleSinceNoncurrent:
-			if kept.Lock != storage.LockNone {
-				continue // the lock keeps what is hidden
-			}
-			from = e.Manifest.Finished
-		}
-		if at := from.AddDate(0, 0, a.Days); end.IsZero() || at.Before(end) {
-			end = at
-		}
-	}
-	return end
 }

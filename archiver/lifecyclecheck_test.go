@@ -44,7 +44,11 @@ func TestLifecycleForeignInTheWay(t *testing.T) {
 		want   int
 	}{
 		"the whole bucket, sooner":      {at(), expire(365), keep, conflict},
-		"the whole bucket, not sooner":  {at(), expire(366), keep, nothing},
+		"as long as the keep":           {at(), expire(366), keep, conflict},
+		"less than ours would wait":     {at(), expire(374), keep, conflict},
+		"the whole bucket, not sooner":  {at(), expire(375), keep, nothing},
+		"locked, before the lock ends":  {at(), expire(367), locked, conflict},
+		"locked, not sooner":            {at(), expire(368), locked, nothing},
 		"sooner, locked":                {at(), expire(30), locked, conflict},
 		"our prefix":                    {at("pg/"), expire(30), keep, conflict},
 		"a part of its name":            {at("logs/", "pg/ke"), expire(30), keep, conflict},
@@ -82,7 +86,7 @@ func TestLifecycleForeignInTheWay(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if p := l.policies()[0]; !disabled && l.reaches(r.Filter, p) {
+			if p := l.policies()[0]; !disabled && l.reaches(r.Filter, p, "pg/"+p.Name+"/", p.Name != DefaultPolicy) {
 				l.judge(r, p)
 			}
 			got := min(len(l.plan.Warnings), 1) + 2*len(l.plan.Conflicts)
@@ -217,16 +221,186 @@ func TestLifecycleArchives(t *testing.T) {
 			}
 			continue
 		}
-		// What nobody changes is not looked at again.
 		b.denied = true
-		if plan, err := ApplyLifecycle(t.Context(), opts); err != nil || plan.Changes != 0 {
-			t.Errorf("%s, again: %+v, %v", name, plan, err)
+		if plan, err := ApplyLifecycle(t.Context(), opts); err != nil || plan.Changes != 0 || !slices.ContainsFunc(plan.Warnings, func(w string) bool {
+			return strings.Contains(w, "cannot be seen")
+		}) {
+			t.Errorf("%s, again, and archives cannot be seen: %+v, %v", name, plan, err)
 		}
 	}
 	b := newRuled(t, s3Rules)
 	b.denied = true
 	if _, err := ApplyLifecycle(t.Context(), LifecycleOptions{Bucket: b, Policies: []Policy{short}}); !errors.Is(err, storage.ErrPermission) || len(said(t, b)) > 0 {
 		t.Errorf("archives that cannot be seen: %v", err)
+	}
+}
+
+// TestLifecycleArchivesOfARuleThatStays: a rule that nobody changes deletes just
+// as well as a new one. Archives that were promised longer meanwhile stand
+// against it, whether its policy is asked about or not.
+func TestLifecycleArchivesOfARuleThatStays(t *testing.T) {
+	made := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	short := Policy{Name: "p", Keep: Period{Days: 30}, Expiry: ExpiryStore}
+	for name, features := range map[string]storage.LifecycleFeatures{"s3": s3Rules, "gcs": gcsRules} {
+		b := newRuled(t, features)
+		bucket := storage.Prefixed(b, "pg/")
+		asked := LifecycleOptions{Bucket: bucket, Policies: []Policy{short}}
+		others := LifecycleOptions{Bucket: bucket, Policies: []Policy{{Name: "q", Keep: Period{Days: 3}, Expiry: ExpiryStore}}}
+		if _, err := ApplyLifecycle(t.Context(), asked); err != nil {
+			t.Fatal(err)
+		}
+		before := said(t, b)
+		longer := func(m *Manifest) {
+			m.Kept.Keep = Period{Days: 60}
+			m.Kept.KeepUntil = m.Kept.Keep.After(m.Finished)
+		}
+		m := putKept(t, bucket, Dir{Policy: "p", Label: "orders", Time: made, ID: "a0000001"}, longer, storage.PutOptions{})
+		for action, opts := range map[string]LifecycleOptions{LifecycleUnchanged: asked, LifecycleKept: others} {
+			plan, err := ApplyLifecycle(t.Context(), opts)
+			if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "a0000001 (kept until "+m.Kept.KeepUntil.Format(time.DateOnly)) {
+				t.Errorf("%s, %s: %v", name, action, err)
+			}
+			if got := plannedActions(plan)["p expire"]; got != action || !slices.Equal(said(t, b), before) {
+				t.Errorf("%s: the rule is %q, wanted %q; there are %q", name, got, action, said(t, b))
+			}
+		}
+		// The way out: the policy keeps for as long, or the rule goes.
+		for keep, policy := range map[string]Policy{
+			"longer":  {Name: "p", Keep: Period{Days: 60}, Expiry: ExpiryStore},
+			"no rule": {Name: "p", Keep: Period{Days: 30}},
+		} {
+			if _, err := ApplyLifecycle(t.Context(), LifecycleOptions{Bucket: bucket, Policies: []Policy{policy}}); err != nil {
+				t.Errorf("%s, %s: %v", name, keep, err)
+			}
+		}
+	}
+}
+
+// TestLifecycleRuleOfOursThatWasChanged: what somebody made of a rule is judged,
+// not what we wrote; one that cannot be read keeps no other from being written.
+func TestLifecycleRuleOfOursThatWasChanged(t *testing.T) {
+	short := Policy{Name: "p", Keep: Period{Days: 30}, Expiry: ExpiryStore}
+	b := newRuled(t, s3Rules)
+	bucket := storage.Prefixed(b, "pg/")
+	if _, err := ApplyLifecycle(t.Context(), LifecycleOptions{Bucket: bucket, Policies: []Policy{short}}); err != nil {
+		t.Fatal(err)
+	}
+	made := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	dir := Dir{Policy: "p", Label: "orders", Time: made, ID: "a0000001"}
+	putKept(t, bucket, dir, func(m *Manifest) { m.Kept.KeepUntil = Period{Days: 30}.After(m.Finished) }, storage.PutOptions{})
+	others := LifecycleOptions{Bucket: bucket, Policies: []Policy{{Name: "q"}}}
+	if _, err := ApplyLifecycle(t.Context(), others); err != nil {
+		t.Fatal(err)
+	}
+	for name, action := range map[string]storage.LifecycleAction{
+		"sooner":     {Kind: storage.LifecycleExpire, Days: 3, Clock: storage.LifecycleSinceCreation},
+		"from a day": {Kind: storage.LifecycleExpire, Date: made.AddDate(0, 0, 7)},
+		"hidden":     {Kind: storage.LifecycleExpireNoncurrent, Days: 1, Clock: storage.LifecycleSinceNoncurrent},
+	} {
+		l, err := b.Memory.Lifecycle(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range l.Rules {
+			if l.Rules[i].ID == LifecycleID("pg/", "p", kindExpire) {
+				l.Rules[i].Actions, l.Rules[i].Raw = []storage.LifecycleAction{action}, nil
+			}
+		}
+		if err := b.Memory.SetLifecycle(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := PlanLifecycle(t.Context(), others); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "a0000001") {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if _, err := ApplyLifecycle(t.Context(), LifecycleOptions{Bucket: bucket, Policies: []Policy{short}}); err != nil {
+		t.Errorf("put back: %v", err)
+	}
+	broken := dir
+	broken.ID = "b0000001"
+	put(t, bucket, broken.Key(ManifestName), "{")
+	plan, err := PlanLifecycle(t.Context(), others)
+	if err != nil || !slices.ContainsFunc(plan.Warnings, func(w string) bool { return strings.Contains(w, "b0000001") }) {
+		t.Errorf("a manifest that cannot be read: %+v, %v", plan, err)
+	}
+}
+
+// TestLifecycleNeighbours: an expiry rule covers all that lies below its policy,
+// so nothing else may lie there: not another team's objects, hidden or not, nor
+// another pgstow's archives, which its rules tell of.
+func TestLifecycleNeighbours(t *testing.T) {
+	prod := Policy{Name: "prod", Keep: Period{Days: 30}, Expiry: ExpiryStore}
+	abort := []storage.LifecycleAction{{Kind: storage.LifecycleAbortUploads, Days: 7, Clock: storage.LifecycleSinceCreation}}
+	other := func(prefix string) storage.LifecycleRule {
+		return storage.LifecycleRule{ID: LifecycleID("prod/", "sox", kindUploads), Actions: abort,
+			Filter: storage.LifecycleFilter{Prefixes: []string{prefix}}}
+	}
+	stranger := other("prod/sox/")
+	stranger.ID = "pgstow-of-sales"
+	archive := Dir{Policy: "prod", Label: "orders", Time: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC), ID: "a0000001"}
+	for name, c := range map[string]struct {
+		key     string
+		hidden  bool
+		removed bool
+		rules   []storage.LifecycleRule
+		policy  Policy
+		says    string
+	}{
+		"nothing":             {policy: prod},
+		"an archive":          {key: archive.Key(DumpName), policy: prod},
+		"somebody's":          {key: "prod/invoices/2026.pdf", policy: prod, says: "prod/invoices/2026.pdf"},
+		"hidden":              {key: "prod/invoices/2026.pdf", hidden: true, policy: prod, says: "prod/invoices/2026.pdf"},
+		"a marker alone":      {key: "prod/invoices/2026.pdf", removed: true, policy: prod},
+		"almost an archive's": {key: archive.Key("archive.dump.bak"), policy: prod, says: "archive.dump.bak"},
+		"of another prefix":   {key: "prod/sox/orders/20260301T120000Z-a0000001/archive.dump", policy: prod, says: "prod/sox/orders"},
+		"beside it":           {key: "production/invoices/2026.pdf", policy: prod},
+		"pgstow deletes":      {key: "prod/invoices/2026.pdf", policy: Policy{Name: "prod", Keep: Period{Days: 30}}},
+		"another pgstow":      {rules: []storage.LifecycleRule{other("prod/sox/")}, policy: prod, says: LifecycleID("prod/", "sox", kindUploads)},
+		"another beside it":   {rules: []storage.LifecycleRule{other("production/sox/")}, policy: prod},
+		"another above it":    {rules: []storage.LifecycleRule{other("")}, policy: prod},
+		"only named so":       {rules: []storage.LifecycleRule{stranger}, policy: prod},
+	} {
+		b := newRuled(t, s3Rules, c.rules...)
+		if c.key != "" {
+			o := put(t, b, c.key, "x")
+			if c.hidden || c.removed {
+				if err := b.Delete(t.Context(), c.key, ""); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if c.removed {
+				if err := b.Delete(t.Context(), c.key, o.Version); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		before := said(t, b)
+		opts := LifecycleOptions{Bucket: b, Policies: []Policy{c.policy}}
+		plan, err := ApplyLifecycle(t.Context(), opts)
+		if c.says == "" {
+			if err != nil || !plan.Applied {
+				t.Errorf("%s: %+v, %v", name, plan, err)
+			}
+			if warned := len(plan.Warnings) > 0; warned != (name == "pgstow deletes") {
+				t.Errorf("%s: warnings %q", name, plan.Warnings)
+			}
+			continue
+		}
+		if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), c.says) || strings.Contains(err.Error(), "\n") || !slices.Equal(said(t, b), before) {
+			t.Errorf("%s: %v, and there are %q", name, err, said(t, b))
+		}
+	}
+	// What came after the rule is seen with the next plan.
+	for name, features := range map[string]storage.LifecycleFeatures{"s3": s3Rules, "gcs": gcsRules} {
+		b := newRuled(t, features)
+		opts := LifecycleOptions{Bucket: b, Policies: []Policy{prod}}
+		if _, err := ApplyLifecycle(t.Context(), opts); err != nil {
+			t.Fatal(err)
+		}
+		put(t, b, "prod/invoices/2026.pdf", "x")
+		if _, err := PlanLifecycle(t.Context(), opts); !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "invoices") {
+			t.Errorf("%s, came later: %v", name, err)
+		}
 	}
 }
 

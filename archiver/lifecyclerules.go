@@ -50,8 +50,8 @@ func idStart(prefix string) string {
 }
 
 // own tells whether a rule is ours, of this prefix. With ids, the id decides.
-// Without, it is a rule that matches one policy's prefix exactly and has a
-// form that wanted makes.
+// Without, it is its form; at the bucket's root, where anybody's rule may have
+// it, there must be a policy that wants it.
 func (l *lifecycle) own(r storage.LifecycleRule) (ownKey, bool) {
 	if l.features.IDs {
 		rest, ok := strings.CutPrefix(r.ID, idStart(l.doc.Prefix))
@@ -61,6 +61,16 @@ func (l *lifecycle) own(r storage.LifecycleRule) (ownKey, bool) {
 		}
 		return ownKey{policy: rest[:i], kind: rest[i+1:]}, true
 	}
+	o, ok := l.form(r)
+	if ok && l.doc.Prefix == "" {
+		ok = slices.ContainsFunc(l.wanted(), func(w ownRule) bool { return w.ownKey == o })
+	}
+	return o, ok
+}
+
+// form tells whether a rule matches one policy's prefix exactly and has a form
+// that wanted makes.
+func (l *lifecycle) form(r storage.LifecycleRule) (ownKey, bool) {
 	if len(r.Filter.Prefixes) != 1 || len(r.Actions) != 1 || r.Actions[0].Days < 1 || len(r.Unknown) > 0 {
 		return ownKey{}, false
 	}
@@ -186,17 +196,26 @@ func (l *lifecycle) expiry(p Policy) []storage.LifecycleAction {
 	if l.features.CustomTime {
 		return []storage.LifecycleAction{{Kind: storage.LifecycleExpire, Days: keep, Clock: storage.LifecycleSinceCustomTime}}
 	}
-	days, hidden := keep+lockDays+l.UploadDays, keep
+	hidden := keep
 	if p.Lock != storage.LockNone {
-		days, hidden = keep+lockDays, 1
+		hidden = 1
 	}
-	actions := []storage.LifecycleAction{{Kind: storage.LifecycleExpire, Days: days, Clock: storage.LifecycleSinceCreation}}
+	actions := []storage.LifecycleAction{{Kind: storage.LifecycleExpire, Days: l.daysFromCreation(p), Clock: storage.LifecycleSinceCreation}}
 	if l.features.Noncurrent {
 		actions = append(actions, storage.LifecycleAction{
 			Kind: storage.LifecycleExpireNoncurrent, Days: hidden, Clock: storage.LifecycleSinceNoncurrent,
 		})
 	}
 	return actions
+}
+
+// daysFromCreation is after how many days a rule that counts from the creation of
+// objects may delete a policy's archives.
+func (l *lifecycle) daysFromCreation(p Policy) int {
+	if p.Lock != storage.LockNone {
+		return p.Keep.MostDays() + lockDays
+	}
+	return p.Keep.MostDays() + lockDays + l.UploadDays
 }
 
 // expiryReason says how the days of an expiry come about.

@@ -14,6 +14,15 @@ import (
 
 // describeRule is a rule in words, in one line.
 func describeRule(r storage.LifecycleRule) string {
+	text := describeFilter(r.Filter) + ": " + describeActions(r)
+	if r.Disabled {
+		text = "(disabled) " + text
+	}
+	return text
+}
+
+// describeActions is what a rule does.
+func describeActions(r storage.LifecycleRule) string {
 	var does []string
 	for _, a := range r.Actions {
 		does = append(does, describeAction(a))
@@ -21,11 +30,7 @@ func describeRule(r storage.LifecycleRule) string {
 	if len(r.Unknown) > 0 {
 		does = append(does, "and what is not known here: "+strings.Join(r.Unknown, ", "))
 	}
-	text := describeFilter(r.Filter) + ": " + cmp.Or(strings.Join(does, ", "), "nothing")
-	if r.Disabled {
-		text = "(disabled) " + text
-	}
-	return text
+	return cmp.Or(strings.Join(does, ", "), "nothing")
 }
 
 // nameRule is what a rule is called in messages.

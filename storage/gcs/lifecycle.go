@@ -28,7 +28,7 @@ func (b *Bucket) LifecycleFeatures() (storage.LifecycleFeatures, bool) {
 		Suffixes: true, CustomTime: true, Uploads: storage.UploadsByStore, MaxRules: 100,
 		Classes: []string{"STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE"}, OnlyClasses: true,
 		Limits: []string{
-			"Cloud Storage's rules have no ids: one that matches exactly a policy's prefix and is of a form that pgstow writes is taken for its own.",
+			"Cloud Storage's rules have no ids: one that matches exactly a policy's prefix and is of a form that pgstow writes is taken for its own; at the bucket's root only where a policy wants it.",
 			"Cloud Storage's rules match no tags: dumps are found by the end of their keys, and archives expire by their custom time.",
 			"A changed rule takes up to 24 hours to be obeyed, and expired objects stay for the bucket's soft-delete time.",
 		},
