@@ -39,8 +39,9 @@ type HoldResult struct {
 
 // Hold sets or releases the legal hold of every object of an archive and records
 // who did it and why. Whatever is in between when it fails is held rather than
-// released: an archive is held first and the fact recorded then; a release is
-// recorded first, and the manifest is the last that is released. Done again, it
+// released: an archive is held first, its manifest before the rest, and the fact
+// recorded then; a release is recorded first, and the manifest is the last that
+// is released. Done again, it
 // completes what is partly done.
 func Hold(ctx context.Context, opts HoldOptions) (*HoldResult, error) {
 	if err := errors.Join(checkWords("the reason", opts.Reason, maxReason), checkWords("who it is", opts.By, maxBy)); err != nil {
@@ -78,7 +79,7 @@ type holding struct {
 }
 
 func (h *holding) set(ctx context.Context) error {
-	if err := h.change(ctx, h.all, true, "held"); err != nil {
+	if err := h.change(ctx, manifestFirst(h.all), true, "held"); err != nil {
 		return err
 	}
 	if err := h.write(ctx, HoldSet); err != nil {
@@ -91,8 +92,8 @@ func (h *holding) release(ctx context.Context) error {
 	if err := h.write(ctx, HoldReleased); err != nil {
 		return fmt.Errorf("nothing was released: %w", err)
 	}
-	last := func(s seen) bool { return s.Name == ManifestName }
-	order := append(slices.DeleteFunc(slices.Clone(h.all), last), slices.DeleteFunc(slices.Clone(h.all), func(s seen) bool { return !last(s) })...)
+	order := manifestFirst(h.all)
+	slices.Reverse(order)
 	return h.change(ctx, order, false, "released")
 }
 

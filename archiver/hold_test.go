@@ -152,7 +152,7 @@ func TestHoldPartlyDenied(t *testing.T) {
 		says     string
 		on       int
 	}{
-		{"hold", IndexName, false, "held: archive.dump, globals.sql, manifest.json; not held: index.json.gz", 3},
+		{"hold", IndexName, false, "held: manifest.json, archive.dump, globals.sql; not held: index.json.gz", 3},
 		{"hold", IndexName, true, "not released: index.json.gz", 1},
 		{"put", "", false, "all of it is held, but who did it and why is not recorded", 4},
 		{"put", "", true, "nothing was released", 4},
@@ -172,6 +172,55 @@ func TestHoldPartlyDenied(t *testing.T) {
 		oneLiner(t, err)
 		if on, _ := held(t, m); on != c.on {
 			t.Errorf("%+v: %d are held", c, on)
+		}
+	}
+}
+
+// A hold, or a lock, that has only begun when an expiry begins to delete keeps all
+// of the archive: the manifest is the first that is protected, and the first that
+// would be deleted.
+func TestExpireSeesAHoldThatHasBegun(t *testing.T) {
+	for name, protect := range map[string]func(b storage.Bucket) error{
+		"hold": func(b storage.Bucket) error {
+			opts := holdOptions(b, false)
+			_, err := Hold(t.Context(), opts)
+			return err
+		},
+		"retain": func(b storage.Bucket) error {
+			_, err := Retain(t.Context(), RetainOptions{Bucket: b, Ref: "a0000001", Until: in(48), Lock: storage.Governance})
+			return err
+		},
+	} {
+		m := lockable()
+		dirs := threeArchives(t, m, storage.PutOptions{})
+		changes := 0
+		slow := hooked{m, func(op, key string) error { // it has protected one object when the other goes on
+			if op == "hold" || op == "retain" {
+				changes++
+			}
+			if changes > 1 {
+				return &storage.Error{Op: op, Key: key, Kind: storage.ErrUnavailable, Err: errGone}
+			}
+			return nil
+		}}
+		b := hooked{m, func(op, key string) error {
+			if op == "put" && strings.HasPrefix(key, dirs[0].String()) { // the journal: all was looked at
+				if err := protect(slow); !errors.Is(err, errGone) {
+					t.Errorf("%s: %v", name, err)
+				}
+			}
+			return nil
+		}}
+		res, err := Expire(t.Context(), expireOptions(b))
+		if !errors.Is(err, storage.ErrLocked) || changes < 2 {
+			t.Errorf("%s: error %v after %d changes", name, err, changes)
+		}
+		wantActions(t, res, map[string]string{"a0000001": ExpireFailed, "a0000002": ExpireDone, "a0000003": "kept keep"})
+		if left := statAll(t, m, "a0000001"); len(left) < 4 {
+			t.Errorf("%s: left are %d objects", name, len(left))
+		}
+		if all := listed(t, m); len(all) != 2 || all[0].ID != "a0000001" {
+			t.Errorf("%s: listed are %v", name, ids(all))
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -63,6 +64,14 @@ func names(all []seen) string {
 		return "none"
 	}
 	return strings.Join(list, ", ")
+}
+
+// manifestFirst orders objects for what protects them: Expire deletes the manifest
+// before anything else, so that once that is protected the rest is.
+func manifestFirst(all []seen) []seen {
+	is := func(s seen) bool { return s.Name == ManifestName }
+	isNot := func(s seen) bool { return !is(s) }
+	return slices.Concat(slices.DeleteFunc(slices.Clone(all), isNot), slices.DeleteFunc(slices.Clone(all), is))
 }
 
 // changes are what was done to the objects of an archive, one after another.

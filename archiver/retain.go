@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/pgstow/pgstow/storage"
@@ -104,10 +105,13 @@ func (r *retaining) decide() error {
 	}
 	weakest := shown(r.all).Weakest
 	held := storage.Retention{Mode: weakest.Lock, Until: weakest.RetainUntil}
-	asked := r.until.Format(time.RFC3339)
+	asked, has := r.until.Format(time.RFC3339), "its lock is "+retentionText(held)
+	if r.hidden() {
+		has = "its lock cannot be seen for want of a right"
+	}
 	switch {
 	case !r.until.After(r.now):
-		return fmt.Errorf("%w: %s was asked for and is in the past; its lock is %s, nothing was changed", ErrRefused, asked, retentionText(held))
+		return fmt.Errorf("%w: %s was asked for and is in the past; %s, nothing was changed", ErrRefused, asked, has)
 	case !held.IsZero() && r.until.Before(held.Until):
 		return fmt.Errorf("%w: %s was asked for and its lock is %s; locks are never shortened, nothing was changed", ErrRefused, asked, retentionText(held))
 	}
@@ -131,6 +135,9 @@ func (r *retaining) decideMode() error {
 			r.mode = s.retention().Mode
 		}
 	}
+	if r.mode == storage.LockNone && without && r.hidden() {
+		return fmt.Errorf("%w: whether it has a lock cannot be seen for want of a right; say which it is to have with --lock governance or --lock compliance, or let somebody do it who sees it (`pgstow doctor` names the right)", ErrUsage)
+	}
 	if r.mode == storage.LockNone && without {
 		return fmt.Errorf("%w: it has no lock yet; say which with --lock governance or --lock compliance", ErrUsage)
 	}
@@ -143,6 +150,11 @@ func (r *retaining) decideMode() error {
 			ErrUsage, r.until.Format(time.RFC3339), longest)
 	}
 	return nil
+}
+
+// hidden: the lock of some object cannot be seen.
+func (r *retaining) hidden() bool {
+	return slices.ContainsFunc(r.all, func(s seen) bool { return s.hides(storage.AttributeRetention) })
 }
 
 // want is the lock that an object is to have at least.
@@ -170,7 +182,7 @@ func (r *retaining) run(ctx context.Context) (*RetainResult, error) {
 	custom := r.custom()
 	needs := func(s seen) bool { return !s.retention().Covers(r.want(s)) || s.o.CustomTime.Before(custom) }
 	var done changes
-	done.each(ctx, r.all, needs, func(ctx context.Context, s seen) error {
+	done.each(ctx, manifestFirst(r.all), needs, func(ctx context.Context, s seen) error {
 		if !s.retention().Covers(r.want(s)) {
 			if err := storage.SetRetention(ctx, r.bucket, s.key, s.Version, r.want(s)); err != nil {
 				return err

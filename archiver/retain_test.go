@@ -179,7 +179,7 @@ func TestRetainPartlyDenied(t *testing.T) {
 	}}
 	opts := RetainOptions{Bucket: b, Ref: id, Until: in(48), Lock: storage.Governance}
 	_, err := Retain(t.Context(), opts)
-	if !errors.Is(err, storage.ErrPermission) || !strings.Contains(err.Error(), "extended: archive.dump, globals.sql, manifest.json; not extended: index.json.gz") {
+	if !errors.Is(err, storage.ErrPermission) || !strings.Contains(err.Error(), "extended: manifest.json, archive.dump, globals.sql; not extended: index.json.gz") {
 		t.Errorf("error %v", err)
 	}
 	oneLiner(t, err)
