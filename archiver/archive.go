@@ -79,7 +79,7 @@ type ArchiveResult struct {
 	Manifest       *Manifest `json:"manifest"`
 	ManifestSHA256 string    `json:"manifest_sha256"`
 	// ReadBack says whether the manifest itself was read back after it was
-	// stored: ReadBackDone or ReadBackDenied.
+	// stored: ReadBackDone, ReadBackDenied or ReadBackUnavailable.
 	ReadBack string   `json:"read_back"`
 	Warnings []string `json:"warnings,omitempty"`
 }
@@ -88,9 +88,10 @@ type ArchiveResult struct {
 // returns without an error, and not otherwise: whatever fails before the
 // manifest is stored leaves nothing that List shows as an archive, and the
 // objects of the failed run are removed; those that cannot be are named by a
-// *LeftoverError. Only when the store's answer to the manifest is lost and
-// cannot be found out (storage.ErrUnknownOutcome) may the archive exist after
-// an error.
+// *LeftoverError. Two errors come with an archive: when the store's answer to the
+// manifest is lost and cannot be found out (storage.ErrUnknownOutcome) it may
+// exist, and with a *CommittedError it does: the store shows its manifest to be
+// kept less firmly than was asked, or does not show it as RequireReadBack wants.
 //
 // Ending ctx ends pg_dump, aborts the upload and removes what was stored.
 func Archive(ctx context.Context, opts ArchiveOptions) (*ArchiveResult, error) {
@@ -102,8 +103,9 @@ func Archive(ctx context.Context, opts ArchiveOptions) (*ArchiveResult, error) {
 	}
 	err = causeOf(ctx, err)
 	var unknown *commitUnknownError
-	if errors.As(err, &unknown) {
-		return nil, err // the archive may exist: nothing of it may be removed
+	var committed *CommittedError
+	if errors.As(err, &unknown) || errors.As(err, &committed) {
+		return nil, err // the archive exists, or may: nothing of it may be removed
 	}
 	return nil, r.leftover(ctx, err)
 }
@@ -170,6 +172,9 @@ func (r *archiveRun) run(ctx context.Context) (*ArchiveResult, error) {
 	if err := r.begin(); err != nil {
 		return nil, err
 	}
+	if err := r.askRules(ctx); err != nil {
+		return nil, err
+	}
 	stream, err := r.storeDump(ctx)
 	if err != nil {
 		return nil, err
@@ -207,6 +212,16 @@ func (r *archiveRun) begin() error {
 		r.warn(fmt.Sprintf("--compress %s: only pg_restore %d and later can read this archive", r.opts.Compression, r.packing.needs))
 	}
 	return nil
+}
+
+// askRules looks, before pg_dump starts, for lifecycle rules that would delete
+// the archive too early.
+func (r *archiveRun) askRules(ctx context.Context) error {
+	bounded, cancel := r.bounded(ctx)
+	defer cancel()
+	var err error
+	r.keeper.standing, err = standingRules(bounded, r.keeper, r.dir.String(), r.manifest.Started)
+	return causeOf(bounded, err)
 }
 
 // estimate is what the dump may come to when it is stored.

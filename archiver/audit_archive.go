@@ -89,6 +89,9 @@ func (x *auditing) archive(ctx context.Context, e Entry) (*audited, error) {
 	a.kept, a.origin, a.args = m.Kept, m.Source.origin(), m.Tools.PgDumpArgs
 	a.previous = m.Previous
 	a.Sealed = len(m.Recipients) > 0
+	if a.kept != nil && !a.kept.Keep.IsZero() {
+		a.KeepUntil = (&aged{kept: a.kept, finished: m.Finished}).keepUntil()
+	}
 	a.pass(CheckManifest, "its own key, id, label and policy; SHA-256 %s", a.ManifestSHA256)
 	all, err := x.objects(ctx, a, e, m)
 	if err != nil {
@@ -291,7 +294,7 @@ func (x *auditing) judgeLock(a *audited, all []seen) {
 	default:
 		a.pass(CheckLock, "%d objects %s or longer, as promised (%s)", len(all), retentionText(storage.Retention(a.Lock)), promised)
 	}
-	if until := a.kept.KeepUntil; want.Until.Before(until) {
+	if until := a.KeepUntil; want.Until.Before(until) {
 		a.notice(CheckLock, "`pgstow retain "+a.ID+" --until "+until.Format(time.DateOnly)+"` extends it",
 			"the lock was promised until %s only, its keep until %s: extending it was denied when it was made", want.Until.Format(time.DateOnly), until.Format(time.DateOnly))
 	}
@@ -444,9 +447,6 @@ func (x *auditing) judgeContent(a *audited, m *Manifest) {
 		a.notice(CheckEvidence, "dump with COPY, so that row counts and hashes are taken", "no row counts and hashes: %s", cmp.Or(m.EvidenceReason, "no reason given"))
 	case m.Totals.Rows != nil:
 		a.pass(CheckEvidence, "%d rows of %d tables counted and hashed in the dump's own stream", *m.Totals.Rows, m.Totals.Tables)
-	}
-	if a.kept != nil && !a.kept.Keep.IsZero() {
-		a.KeepUntil = (&aged{kept: a.kept, finished: m.Finished}).keepUntil()
 	}
 }
 

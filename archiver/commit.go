@@ -76,9 +76,15 @@ func (r *archiveRun) storeSmall(ctx context.Context, name string, data []byte, c
 }
 
 func (r *archiveRun) putSmall(ctx context.Context, name string, data []byte, contentType string) (storage.Object, error) {
+	return r.putSmallAt(ctx, r.opts.Now(), name, data, contentType)
+}
+
+// putSmallAt counts the lock from now. A request that is repeated asks for what
+// the first one did: either may be the one that was heard.
+func (r *archiveRun) putSmallAt(ctx context.Context, now time.Time, name string, data []byte, contentType string) (storage.Object, error) {
 	guarded, progress, stop := storage.GuardStall(ctx, r.stall, nil)
 	defer stop()
-	put, err := r.keeper.options(name, storage.PutOptions{ContentType: contentType, Progress: progress}, r.opts.Now())
+	put, err := r.keeper.options(name, storage.PutOptions{ContentType: contentType, Progress: progress}, now)
 	if err != nil {
 		return storage.Object{}, err
 	}
@@ -154,11 +160,11 @@ func (r *archiveRun) commit(ctx context.Context) (*ArchiveResult, error) {
 	if err := r.sign(ctx, raw); err != nil {
 		return nil, err
 	}
-	key := r.dir.Key(ManifestName)
-	o, err := r.putSmall(ctx, ManifestName, raw, "application/json")
+	key, now := r.dir.Key(ManifestName), r.opts.Now()
+	o, err := r.putSmallAt(ctx, now, ManifestName, raw, "application/json")
 	switch {
 	case errors.Is(err, storage.ErrUnknownOutcome):
-		if o, err = r.settleManifest(ctx, key, raw, err); err != nil {
+		if o, err = r.settleManifest(ctx, now, key, raw, err); err != nil {
 			return nil, err
 		}
 	case err != nil:
@@ -199,14 +205,19 @@ func (r *archiveRun) keep(ctx context.Context) error {
 	r.manifest.Finished = r.opts.Now().UTC().Truncate(time.Millisecond)
 	bounded, cancel := r.bounded(ctx)
 	defer cancel()
-	warning, err := r.keeper.extend(bounded, r.manifest.Finished)
+	warnings, err := r.keeper.extend(bounded, r.manifest.Finished)
 	if err != nil {
 		return causeOf(bounded, err)
 	}
-	if warning != "" {
-		r.warn(warning)
+	for _, text := range warnings {
+		r.warn(text)
 	}
-	r.manifest.Kept = r.keeper.kept(r.manifest.Finished)
+	kept := r.keeper.kept(r.manifest.Finished)
+	r.manifest.Kept = kept
+	if full := kept.Keep.After(r.manifest.Finished); !kept.Keep.IsZero() && kept.KeepUntil.Before(full) {
+		r.warn(fmt.Sprintf("the store may delete the archive from %s on, %s before its keep of %s is over: that is until when it is promised",
+			kept.KeepUntil.Format(time.RFC3339), full.Sub(kept.KeepUntil).Round(time.Second), kept.Keep))
+	}
 	if denied := r.manifest.Kept.Denied; len(denied) > 0 {
 		r.manifest.ReadBack = ReadBackDenied
 		r.warn(fmt.Sprintf("not read back for want of a right: %s", joined(denied)))
@@ -253,13 +264,13 @@ func (r *archiveRun) settling(ctx context.Context, failure error) (context.Conte
 // unknown outcome. One that is not there is put again, because the lost
 // request may still arrive: whichever comes first, the same bytes are there.
 // After the caller's end there is no time for that.
-func (r *archiveRun) settleManifest(ctx context.Context, key string, raw []byte, cause error) (storage.Object, error) {
+func (r *archiveRun) settleManifest(ctx context.Context, now time.Time, key string, raw []byte, cause error) (storage.Object, error) {
 	over := ctx.Err() != nil
 	ctx, cancel := r.settling(ctx, cause)
 	defer cancel()
 	o, err := r.opts.Bucket.Stat(ctx, key, "")
 	if errors.Is(err, storage.ErrNotExist) && !over {
-		o, err = r.putSmall(ctx, ManifestName, raw, "application/json")
+		o, err = r.putSmallAt(ctx, now, ManifestName, raw, "application/json")
 		if errors.Is(err, storage.ErrExist) {
 			o, err = r.opts.Bucket.Stat(ctx, key, "")
 		}
@@ -270,45 +281,54 @@ func (r *archiveRun) settleManifest(ctx context.Context, key string, raw []byte,
 	return o, nil
 }
 
-// readBackManifest compares the stored manifest byte for byte. A store that
-// cannot be reached any more has confirmed the manifest all the same: the
-// archive exists, and saying otherwise would be wrong.
+// readBackManifest compares the stored manifest byte for byte, and how it is
+// kept. A store that cannot be reached any more has confirmed the manifest all
+// the same: the archive exists, and saying otherwise would be wrong.
 func (r *archiveRun) readBackManifest(ctx context.Context, key, version string, raw []byte, res *ArchiveResult) error {
 	ctx, cancel := r.bounded(ctx)
 	defer cancel()
 	got, err := readSmall(ctx, r.opts.Bucket, key, version, maxManifest)
 	switch {
-	case errors.Is(err, storage.ErrPermission):
-		res.ReadBack = ReadBackDenied
 	case errors.Is(err, ErrIntegrity) || errors.Is(err, storage.ErrIntegrity):
 		return fmt.Errorf("read back manifest: %w", err)
-	case err != nil:
-		r.notReadBack(res, causeOf(ctx, err))
-	case !bytes.Equal(got, raw):
+	case errors.Is(err, storage.ErrNotExist):
+		return integrity("%s is not there after it was stored: %w", key, err)
+	case err == nil && !bytes.Equal(got, raw):
 		return integrity("manifest %s differs from what was written", key)
-	default:
-		res.ReadBack = ReadBackDone
-		return r.compareManifest(ctx, key, version, res)
 	}
-	return nil
+	var o storage.Object
+	if err == nil {
+		o, err = r.opts.Bucket.Stat(ctx, key, version)
+	}
+	if err != nil {
+		return r.notReadBack(key, res, causeOf(ctx, err))
+	}
+	return r.compareManifest(key, o, res)
 }
 
-func (r *archiveRun) notReadBack(res *ArchiveResult, err error) {
+// notReadBack says why the manifest was not read back, or refuses it.
+func (r *archiveRun) notReadBack(key string, res *ArchiveResult, err error) error {
+	if refused := r.keeper.refusal(key, err); refused != nil {
+		return &CommittedError{ID: r.dir.ID, Err: refused}
+	}
+	if errors.Is(err, storage.ErrPermission) {
+		res.ReadBack = ReadBackDenied
+		return nil
+	}
 	text := "the manifest is stored but could not be read back: " + oneLine(err)
 	r.log.Warn(text)
 	res.ReadBack, res.Warnings = ReadBackUnavailable, append(res.Warnings, text)
+	return nil
 }
 
 // compareManifest wants the manifest to be kept like what it describes.
-func (r *archiveRun) compareManifest(ctx context.Context, key, version string, res *ArchiveResult) error {
-	o, err := r.opts.Bucket.Stat(ctx, key, version)
-	switch {
-	case errors.Is(err, storage.ErrPermission):
+func (r *archiveRun) compareManifest(key string, o storage.Object, res *ArchiveResult) error {
+	if err := r.keeper.compare(key, o); err != nil {
+		return &CommittedError{ID: r.dir.ID, Err: err}
+	}
+	res.ReadBack = ReadBackDone
+	if len(r.keeper.hidden[key]) > 0 {
 		res.ReadBack = ReadBackDenied
-	case err != nil:
-		r.notReadBack(res, causeOf(ctx, err))
-	default:
-		return r.keeper.compare(key, o)
 	}
 	return nil
 }

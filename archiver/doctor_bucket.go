@@ -190,6 +190,9 @@ func (d *bucketDoctor) rules(ctx context.Context) {
 	if !errors.Is(err, errors.ErrUnsupported) && !d.outcome("lifecycle", opReadRules, err, false, "%d rules of the bucket can be read", len(l.Rules)) {
 		return
 	}
+	if _, err := standingRules(ctx, d.keeper, d.opts.Policy.segment()+"/", d.opts.Now()); err != nil {
+		d.fail("expiry", err, "")
+	}
 	p := ProtectUploads(ctx, d.b, d.opts.Policy.segment())
 	c := Check{Name: "abandoned uploads", Status: CheckOK, Detail: p.Detail, Advice: p.Advice}
 	switch p.By {

@@ -282,6 +282,8 @@ func TestDoctorRefusesAPolicy(t *testing.T) {
 		"no lock":     {storagetest.NewMemory(storagetest.MemoryOptions{}), sox, "lock", errors.ErrUnsupported},
 		"skew":        {capable{lockable(), func(c *storage.Capabilities) { c.ClockSkew = time.Hour }}, sox, "policy", ErrUsage},
 		"no lock set": {lockable(), Policy{Lock: storage.Governance}, "policy", ErrUsage},
+		"a rule": {newRuled(t, s3Rules, storage.LifecycleRule{ID: "all", Actions: []storage.LifecycleAction{
+			{Kind: storage.LifecycleExpire, Days: 7, Clock: storage.LifecycleSinceCreation}}}), Policy{Keep: Period{Days: 30}}, "expiry", ErrRefused},
 	} {
 		checks := Doctor(t.Context(), DoctorOptions{OpenBucket: opening(c.bucket, nil), Place: Place{Scheme: "s3"}, Policy: c.policy})
 		i := slices.IndexFunc(checks, func(x Check) bool { return x.Name == c.check })

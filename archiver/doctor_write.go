@@ -232,7 +232,7 @@ func (d *bucketDoctor) object(ctx context.Context) {
 	o := scratchObject{bucketDoctor: d, key: d.scratchKey()}
 	policy := d.opts.Policy
 	policy.LegalHold, policy.StorageClass, policy.Transitions = false, "", nil
-	o.keeper = &keeper{bucket: d.b, policy: policy, created: map[string]creation{}, shown: map[string]Protection{}, denied: map[storage.Attribute]bool{}}
+	o.keeper = keeperOf(d.b, policy)
 	opts, err := o.keeper.options("doctor", storage.PutOptions{ContentType: "text/plain"}, d.opts.Now())
 	if err != nil {
 		d.fail("policy", err, "")

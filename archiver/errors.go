@@ -78,6 +78,20 @@ func (e *LeftoverError) Error() string {
 // Unwrap gives the cause.
 func (e *LeftoverError) Unwrap() error { return e.Err }
 
+// CommittedError is what went wrong with an archive after it was committed: it
+// exists, whole and listed, and nothing of it was removed.
+type CommittedError struct {
+	ID  string
+	Err error
+}
+
+func (e *CommittedError) Error() string {
+	return fmt.Sprintf("%s; archive %s was made all the same and stays, see `pgstow show %s`", e.Err, e.ID, e.ID)
+}
+
+// Unwrap gives the cause.
+func (e *CommittedError) Unwrap() error { return e.Err }
+
 // integrity marks err as a finding about stored content.
 func integrity(format string, args ...any) error {
 	return fmt.Errorf("%w: %w", ErrIntegrity, fmt.Errorf(format, args...))

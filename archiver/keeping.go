@@ -60,10 +60,12 @@ type keeper struct {
 	bucket  storage.Bucket
 	policy  Policy
 	require bool // that the store shows what was asked for
+	// standing are the bucket's rules that will delete what is written.
+	standing []standingRule
 
-	created map[string]creation   // by key
-	shown   map[string]Protection // by key, as the store shows it
-	denied  map[storage.Attribute]bool
+	created map[string]creation            // by key
+	shown   map[string]Protection          // by key, as the store shows it
+	hidden  map[string][]storage.Attribute // by key: asked for and not shown
 }
 
 // creation is what an object was created or extended with.
@@ -73,13 +75,18 @@ type creation struct {
 	custom        time.Time
 }
 
+func keeperOf(b storage.Bucket, p Policy) *keeper {
+	return &keeper{bucket: b, policy: p,
+		created: map[string]creation{}, shown: map[string]Protection{}, hidden: map[string][]storage.Attribute{}}
+}
+
 // newKeeper refuses what can be known beforehand to be impossible.
 func newKeeper(b storage.Bucket, p Policy, maxKeep Period, require bool, now time.Time) (*keeper, error) {
 	if err := p.Check(maxKeep); err != nil {
 		return nil, err
 	}
-	k := &keeper{bucket: b, policy: p, require: require,
-		created: map[string]creation{}, shown: map[string]Protection{}, denied: map[storage.Attribute]bool{}}
+	k := keeperOf(b, p)
+	k.require = require
 	if skew := b.Capabilities().ClockSkew; !p.Keep.IsZero() && skew.Abs() > maxSkew {
 		return nil, clockError(skew, "the lock is counted by it")
 	}
@@ -163,11 +170,11 @@ func (k *keeper) compare(key string, o storage.Object) error {
 	weaker := func(what string, asked, shown any) error {
 		return integrity("%s: %s is %v in the store, %v was asked for; the store does not keep what it takes, or somebody changed it", key, what, shown, asked)
 	}
-	var hidden storage.Attribute
+	var hidden []storage.Attribute
 	deny := func(a storage.Attribute, asked bool) bool {
 		denied := slices.Contains(o.Denied, a)
 		if denied && asked {
-			k.denied[a], hidden = true, a
+			hidden = append(hidden, a)
 		}
 		return denied
 	}
@@ -192,11 +199,21 @@ func (k *keeper) compare(key string, o storage.Object) error {
 			}
 		}
 	}
-	k.shown[key] = p
-	if hidden != "" {
-		return k.refusal(fmt.Sprintf("the %s of %s", hidden, key), nil)
+	k.shown[key], k.hidden[key] = p, hidden
+	if len(hidden) > 0 {
+		return k.refusal(fmt.Sprintf("the %s of %s", joined(hidden), key), nil)
 	}
 	return nil
+}
+
+// denied is what was asked for and is not shown of some object.
+func (k *keeper) denied() []storage.Attribute {
+	var all []storage.Attribute
+	for _, hidden := range k.hidden {
+		all = append(all, hidden...)
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
 }
 
 // isClass: a rule of the bucket may have moved it already.
@@ -217,59 +234,99 @@ func (k *keeper) refusal(what string, cause error) error {
 
 // extend makes all objects last as long as a run that ends at now needs. What
 // the credentials may not extend keeps its shorter time, and that is returned
-// as a warning.
-func (k *keeper) extend(ctx context.Context, now time.Time) (warning string, err error) {
+// as warnings.
+func (k *keeper) extend(ctx context.Context, now time.Time) (warnings []string, err error) {
 	want, err := k.retention(now)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	custom := k.customTime(now)
+	var lock, customTime string
 	for _, key := range slices.Sorted(maps.Keys(k.created)) {
 		c := k.created[key]
+		denied := false
 		if c.retention.Until.Before(want.Until) && !want.IsZero() {
 			switch err := storage.SetRetention(ctx, k.bucket, key, c.version, want); {
 			case errors.Is(err, storage.ErrPermission):
-				warning = fmt.Sprintf("the lock ends at %s, counted from the start of the run: extending it to %s is denied",
+				denied, lock = true, fmt.Sprintf("the lock ends at %s, counted from the start of the run: extending it to %s is denied",
 					c.retention.Until.Format(time.RFC3339), want.Until.Format(time.RFC3339))
-				continue
 			case err != nil:
-				return warning, fmt.Errorf("extend the lock of %s: %w", key, err)
+				return warnings, fmt.Errorf("extend the lock of %s: %w", key, err)
+			default:
+				c.retention = want
 			}
-			c.retention = want
 		}
 		if c.custom.Before(custom) {
 			switch err := storage.SetCustomTime(ctx, k.bucket, key, c.version, custom); {
 			case errors.Is(err, storage.ErrPermission):
-				// A rule of the store then counts from the start of the run.
+				denied, customTime = true, fmt.Sprintf("the custom time stays at %s, counted from the start of the run: moving it to %s is denied",
+					c.custom.Format(time.RFC3339), custom.Format(time.RFC3339))
 			case err != nil:
-				return warning, fmt.Errorf("move the custom time of %s: %w", key, err)
+				return warnings, fmt.Errorf("move the custom time of %s: %w", key, err)
 			default:
 				c.custom = custom
 			}
 		}
 		k.created[key] = c
-		if _, seen := k.shown[key]; !seen {
+		if _, seen := k.shown[key]; !seen || denied {
 			continue
 		}
 		o, err := k.bucket.Stat(ctx, key, c.version)
 		if err != nil {
-			return warning, fmt.Errorf("read back: %w", err)
+			return warnings, fmt.Errorf("read back: %w", err)
 		}
 		if err := k.compare(key, o); err != nil {
-			return warning, err
+			return warnings, err
 		}
 	}
-	return warning, nil
+	for _, text := range []string{lock, customTime} {
+		if text != "" {
+			warnings = append(warnings, text)
+		}
+	}
+	return warnings, nil
+}
+
+// keepUntil is until when an archive is kept whose run ended at now: for its
+// policy's keep, unless the store may delete it sooner, by a rule or once its
+// lock has ended. Then that is all that can be promised.
+func (k *keeper) keepUntil(now time.Time) time.Time {
+	end := k.policy.Keep.After(now)
+	sooner := end
+	for _, c := range k.created {
+		if at := k.heldUntil(c, now); at.Before(sooner) {
+			sooner = at
+		}
+	}
+	for _, s := range k.standing {
+		if s.at.Before(sooner) {
+			sooner = s.at
+		}
+	}
+	return sooner
+}
+
+// heldUntil is until when the store surely does not delete an object.
+func (k *keeper) heldUntil(c creation, now time.Time) time.Time {
+	end, custom := k.policy.Keep.After(now), k.customTime(now)
+	if custom.IsZero() && k.policy.Lock == storage.LockNone || !custom.IsZero() && !c.custom.Before(custom) {
+		return end // nothing counts from an earlier time
+	}
+	at := c.retention.Until
+	if byRule := k.policy.Keep.After(c.custom); !custom.IsZero() && byRule.After(at) {
+		at = byRule
+	}
+	return at
 }
 
 // kept is what the manifest says about a run that ended at now.
 func (k *keeper) kept(now time.Time) *Kept {
-	kept := &Kept{Policy: k.policy, Denied: slices.Sorted(maps.Keys(k.denied))}
+	kept := &Kept{Policy: k.policy, Denied: k.denied()}
 	if kept.Expiry == "" {
 		kept.Expiry = ExpiryPgstow
 	}
 	if !k.policy.Keep.IsZero() {
-		kept.KeepUntil = k.policy.Keep.After(now)
+		kept.KeepUntil = k.keepUntil(now)
 	}
 	for key, c := range k.created {
 		if u := c.retention.Until; !u.IsZero() && (kept.RetainUntil.IsZero() || u.Before(kept.RetainUntil)) {

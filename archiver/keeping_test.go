@@ -207,6 +207,203 @@ func TestLongArchiveThatCannotBeExtended(t *testing.T) {
 	}
 }
 
+// pinned credentials may change nothing that is stored.
+type pinned struct{ *storagetest.Memory }
+
+func (pinned) SetRetention(_ context.Context, key, _ string, _ storage.Retention) error {
+	return &storage.Error{Op: "retain", Key: key, Kind: storage.ErrPermission}
+}
+
+func (pinned) SetCustomTime(_ context.Context, key, _ string, _ time.Time) error {
+	return &storage.Error{Op: "move", Key: key, Kind: storage.ErrPermission}
+}
+
+// Where nothing may be extended, the manifest promises no more than the store
+// keeps: a rule of the store counts from the start of the run, and a lock that
+// ends is none.
+func TestNothingIsPromisedThatIsNotKept(t *testing.T) {
+	pg := testenv.Postgres(t)
+	db := smallSource(t, pg)
+	byTime := func() *storagetest.Memory {
+		return storagetest.NewMemory(storagetest.MemoryOptions{Versions: true, Lock: true, CustomTime: true, Lifecycle: &gcsRules})
+	}
+	unlocked := Policy{Name: "dev", Keep: Period{Days: 30}, Expiry: ExpiryStore}
+	locked := unlocked
+	locked.Lock = storage.Governance
+	for name, c := range map[string]struct {
+		bucket storage.Bucket
+		policy Policy
+		step   time.Duration // of the clock, each time it is looked at
+		short  bool
+		warns  string
+	}{
+		"custom time":              {pinned{byTime()}, unlocked, time.Hour, true, "custom time"},
+		"custom time that moves":   {byTime(), unlocked, time.Hour, false, ""},
+		"lock, a short run":        {pinned{lockable()}, locked, time.Hour, false, "lock"},
+		"lock, a long run":         {pinned{lockable()}, locked, 20 * time.Hour, true, "lock"},
+		"lock that is extended":    {lockable(), locked, 20 * time.Hour, false, ""},
+		"both, a long run":         {pinned{byTime()}, locked, 20 * time.Hour, true, "lock"},
+		"only a lock, a long run":  {unextendable{byTime()}, locked, 20 * time.Hour, false, "lock"},
+		"nothing, and no deadline": {pinned{lockable()}, Policy{Name: "dev", Keep: Period{Days: 30}}, time.Hour, false, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			now := time.Now()
+			res, err := Archive(t.Context(), ArchiveOptions{Bucket: c.bucket, Conn: connTo(t, pg, db), Policy: c.policy, Now: func() time.Time {
+				now = now.Add(c.step)
+				return now
+			}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := res.Manifest
+			full := c.policy.Keep.After(m.Finished)
+			if m.Kept.KeepUntil.Before(full) != c.short || m.Kept.KeepUntil.After(full) {
+				t.Errorf("promised until %s, and the keep ends at %s", m.Kept.KeepUntil, full)
+			}
+			for _, o := range shownIn(t, c.bucket) {
+				gone := o.Retention.Until
+				if c.policy.Expiry == ExpiryStore && !o.CustomTime.IsZero() { // the rule of the policy
+					if at := o.CustomTime.AddDate(0, 0, c.policy.Keep.MostDays()); at.After(gone) {
+						gone = at
+					}
+				}
+				if !gone.IsZero() && gone.Before(m.Kept.KeepUntil.Truncate(time.Second)) {
+					t.Errorf("%s may be deleted at %s, and is promised until %s", o.Key, gone, m.Kept.KeepUntil)
+				}
+			}
+			warned := func(text string) bool {
+				return slices.ContainsFunc(m.Warnings, func(w string) bool { return strings.Contains(w, text) })
+			}
+			if warned("denied") != (c.warns != "") || !warned(c.warns) && c.warns != "" || warned("it is promised") != c.short {
+				t.Errorf("warnings %q", m.Warnings)
+			}
+		})
+	}
+}
+
+// A lifecycle rule that would delete the archive before its keep is over is seen
+// before pg_dump starts, whoever wrote it.
+func TestArchiveLooksAtTheRules(t *testing.T) {
+	pg := testenv.Postgres(t)
+	conn := connTo(t, pg, smallSource(t, pg))
+	expire := func(days int, clock storage.LifecycleClock, prefixes ...string) storage.LifecycleRule {
+		return storage.LifecycleRule{ID: "a stranger's", Filter: storage.LifecycleFilter{Prefixes: prefixes},
+			Actions: []storage.LifecycleAction{{Kind: storage.LifecycleExpire, Days: days, Clock: clock}}}
+	}
+	const created, custom = storage.LifecycleSinceCreation, storage.LifecycleSinceCustomTime
+	ours := expire(38, created, "pg/dev/")
+	ours.ID = LifecycleID("pg/", "dev", kindExpire)
+	ours2 := ours
+	ours2.Actions = []storage.LifecycleAction{{Kind: storage.LifecycleExpire, Days: 69, Clock: created}, {Kind: storage.LifecycleExpireNoncurrent, Days: 60, Clock: storage.LifecycleSinceNoncurrent}}
+	ours3 := ours2
+	ours3.Actions = []storage.LifecycleAction{ours2.Actions[0], {Kind: storage.LifecycleExpireNoncurrent, Days: 1, Clock: storage.LifecycleSinceNoncurrent}}
+	disabled, dated, tagged, over, hidden := expire(1, created), expire(0, ""), expire(1, created), expire(1, created), expire(1, storage.LifecycleSinceNoncurrent)
+	disabled.Disabled = true
+	dated.Actions[0].Date = time.Now().AddDate(0, 1, 0)
+	far := expire(0, "")
+	far.Actions[0].Date = time.Now().AddDate(1, 0, 0)
+	tagged.Filter.Tags = map[string]string{"temporary": "yes"}
+	over.Actions[0].Before = time.Now().AddDate(0, 0, -1)
+	hidden.Actions[0].Kind = storage.LifecycleExpireNoncurrent
+	dev := Policy{Name: "dev", Keep: Period{Days: 60}}
+	adhoc, locked, plain := dev, dev, Policy{Name: "dev"}
+	adhoc.Name, locked.Lock = "", storage.Governance
+	for name, c := range map[string]struct {
+		rule     storage.LifecycleRule
+		policy   Policy
+		features storage.LifecycleFeatures
+		caps     func(*storage.Capabilities)
+		says     string
+	}{
+		"ours, of a shorter keep":  {ours, dev, s3Rules, nil, "lifecycle apply"},
+		"ours, as it should be":    {ours2, dev, s3Rules, nil, ""},
+		"ours, of a locked policy": {ours3, dev, s3Rules, nil, "lifecycle apply"},
+		"a stranger's":             {expire(30, created), dev, s3Rules, nil, "a stranger's"},
+		"without a policy":         {expire(30, created), adhoc, s3Rules, nil, "a stranger's"},
+		"of this database":         {expire(30, created, "pg/dev/orders/"), dev, s3Rules, nil, "pg/dev/orders/"},
+		"of another":               {expire(30, created, "pg/dev/sales/"), dev, s3Rules, nil, ""},
+		"just as long":             {expire(60, created), dev, s3Rules, nil, "60 days"},
+		"long enough":              {expire(62, created), dev, s3Rules, nil, ""},
+		"disabled":                 {disabled, dev, s3Rules, nil, ""},
+		"from a day on":            {dated, dev, s3Rules, nil, "from"},
+		"from a day on, later":     {far, dev, s3Rules, nil, ""},
+		"a tag that it has not":    {tagged, adhoc, s3Rules, nil, ""},
+		"what is older":            {over, dev, gcsRules, nil, ""},
+		"what is hidden":           {hidden, dev, s3Rules, nil, ""},
+		"locked":                   {expire(30, created), locked, s3Rules, nil, ""},
+		"nothing kept":             {expire(30, created), plain, s3Rules, nil, ""},
+		"custom time":              {expire(59, custom, "pg/dev/"), dev, gcsRules, nil, "lifecycle apply"},
+		"custom time, long enough": {expire(60, custom, "pg/dev/"), dev, gcsRules, nil, ""},
+		"locked by the bucket": {expire(30, created), dev, s3Rules, func(c *storage.Capabilities) {
+			c.DefaultRetention = storage.DefaultRetention{Mode: storage.Governance, Days: 90}
+		}, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if !c.features.IDs {
+				c.rule.ID = ""
+			}
+			b := newRuled(t, c.features, c.rule)
+			b.caps = c.caps
+			var phases []Phase
+			_, err := Archive(t.Context(), ArchiveOptions{Bucket: storage.Prefixed(b, "pg/"), Conn: conn, Name: "orders", Policy: c.policy,
+				Progress: func(p Progress) { phases = append(phases, p.Phase) }})
+			if c.says == "" {
+				if err != nil {
+					t.Error(err)
+				}
+				return
+			}
+			if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("error %v", err)
+			}
+			oneLiner(t, err)
+			if slices.Contains(phases, PhaseOpening) || len(objects(t, b)) > 0 {
+				t.Errorf("phases %q, stored are %q", phases, objects(t, b))
+			}
+		})
+	}
+	// Rules that nobody may read are none that is known; a store that fails is told.
+	for kind, refused := range map[error]bool{storage.ErrPermission: false, errors.ErrUnsupported: false, storage.ErrUnavailable: true} {
+		b := &unreadableRules{newRuled(t, s3Rules, expire(1, created)), &storage.Error{Op: "read lifecycle rules", Kind: kind}}
+		if _, err := Archive(t.Context(), ArchiveOptions{Bucket: b, Conn: conn, Policy: dev}); (err != nil) != refused || refused && !errors.Is(err, kind) {
+			t.Errorf("%v: error %v", kind, err)
+		}
+	}
+}
+
+// unreadableRules are those of a bucket that does not show them.
+type unreadableRules struct {
+	*ruled
+	err error
+}
+
+func (u *unreadableRules) Lifecycle(context.Context) (storage.Lifecycle, error) {
+	return storage.Lifecycle{}, u.err
+}
+
+// A run so long that a rule will come too early for it is archived all the same,
+// and promised for less.
+func TestArchiveOutlastsARule(t *testing.T) {
+	pg := testenv.Postgres(t)
+	b := newRuled(t, s3Rules, storage.LifecycleRule{ID: "all", Actions: []storage.LifecycleAction{
+		{Kind: storage.LifecycleExpire, Days: 62, Clock: storage.LifecycleSinceCreation}}})
+	now := time.Now()
+	res, err := Archive(t.Context(), ArchiveOptions{Bucket: b, Conn: connTo(t, pg, smallSource(t, pg)), Policy: Policy{Name: "dev", Keep: Period{Days: 60}}, Now: func() time.Time {
+		now = now.Add(24 * time.Hour)
+		return now
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := res.Manifest
+	if want := m.Started.AddDate(0, 0, 62); !m.Kept.KeepUntil.Truncate(time.Second).Equal(want.Truncate(time.Second)) {
+		t.Errorf("promised until %s, and the rule deletes at %s", m.Kept.KeepUntil, want)
+	}
+	if !slices.ContainsFunc(m.Warnings, func(w string) bool { return strings.Contains(w, "it is promised") }) {
+		t.Errorf("warnings %q", m.Warnings)
+	}
+}
+
 // blind credentials do not see how objects are kept.
 type blind struct{ *storagetest.Memory }
 
@@ -238,6 +435,127 @@ func TestReadBackDenied(t *testing.T) {
 		} else {
 			oneLiner(t, err)
 		}
+	}
+}
+
+// aboutManifest makes what a store does with a manifest go wrong, and with nothing
+// else.
+type aboutManifest struct {
+	*storagetest.Memory
+	open, stat error
+	hidden     []storage.Attribute
+	put        func(*storage.PutOptions)
+}
+
+func isManifest(key string) bool { return strings.HasSuffix(key, "/"+ManifestName) }
+
+func (b aboutManifest) Put(ctx context.Context, key string, r io.Reader, opts storage.PutOptions) (storage.Object, error) {
+	if isManifest(key) && b.put != nil {
+		b.put(&opts)
+	}
+	return b.Memory.Put(ctx, key, r, opts)
+}
+
+func (b aboutManifest) Open(ctx context.Context, key string, opts storage.OpenOptions) (io.ReadCloser, error) {
+	if isManifest(key) && b.open != nil {
+		return nil, &storage.Error{Op: "open", Key: key, Kind: b.open}
+	}
+	return b.Memory.Open(ctx, key, opts)
+}
+
+func (b aboutManifest) Stat(ctx context.Context, key, version string) (storage.Object, error) {
+	if isManifest(key) && b.stat != nil {
+		return storage.Object{}, &storage.Error{Op: "stat", Key: key, Kind: b.stat}
+	}
+	o, err := b.Memory.Stat(ctx, key, version)
+	if isManifest(key) && len(b.hidden) > 0 {
+		o.Retention, o.Denied = storage.Retention{}, b.hidden
+	}
+	return o, err
+}
+
+// The manifest is read back like the rest. It is there already when that goes
+// wrong: the archive exists, the error says so, and nothing of it is removed.
+func TestManifestIsReadBack(t *testing.T) {
+	pg := testenv.Postgres(t)
+	db := smallSource(t, pg)
+	conn := connTo(t, pg, db)
+	for name, c := range map[string]struct {
+		bucket   aboutManifest
+		readBack string
+		fails    error // whatever is required
+		required error // with RequireReadBack
+	}{
+		"fine":             {aboutManifest{}, ReadBackDone, nil, nil},
+		"reading denied":   {aboutManifest{open: storage.ErrPermission}, ReadBackDenied, nil, storage.ErrPermission},
+		"showing denied":   {aboutManifest{stat: storage.ErrPermission}, ReadBackDenied, nil, storage.ErrPermission},
+		"lock not shown":   {aboutManifest{hidden: []storage.Attribute{storage.AttributeRetention}}, ReadBackDenied, nil, storage.ErrPermission},
+		"store is gone":    {aboutManifest{open: storage.ErrUnavailable}, ReadBackUnavailable, nil, storage.ErrUnavailable},
+		"lock is dropped":  {aboutManifest{put: func(o *storage.PutOptions) { o.Retention = storage.Retention{} }}, "", ErrIntegrity, ErrIntegrity},
+		"lock is governed": {aboutManifest{put: func(o *storage.PutOptions) { o.Retention.Mode = storage.Governance }}, "", ErrIntegrity, ErrIntegrity},
+	} {
+		for _, require := range []bool{false, true} {
+			c.bucket.Memory = lockable()
+			res, err := Archive(t.Context(), ArchiveOptions{Bucket: c.bucket, Conn: conn, Policy: sox, RequireReadBack: require})
+			want := c.fails
+			if require {
+				want = c.required
+			}
+			all := listed(t, c.bucket.Memory)
+			if len(all) != 1 {
+				t.Fatalf("%s, required %t: listed are %v, error %v", name, require, ids(all), err)
+			}
+			if shown, err := Show(t.Context(), ShowOptions{Bucket: c.bucket.Memory, Ref: all[0].ID}); err != nil {
+				t.Errorf("%s, required %t: %v", name, require, err)
+			} else {
+				checkByHand(t, shown.Manifest, content(t, c.bucket.Memory))
+			}
+			var committed *CommittedError
+			switch {
+			case want == nil && (err != nil || res.ReadBack != c.readBack):
+				t.Errorf("%s, required %t: %+v, %v", name, require, res, err)
+			case want != nil && (!errors.Is(err, want) || !errors.As(err, &committed) || committed.ID != all[0].ID || !strings.Contains(err.Error(), "pgstow show "+all[0].ID)):
+				t.Errorf("%s, required %t: error %v", name, require, err)
+			}
+			oneLiner(t, err)
+		}
+	}
+}
+
+// late loses the first request for a manifest, which arrives before the second.
+type late struct {
+	*storagetest.Memory
+	first func()
+}
+
+func (l *late) Put(ctx context.Context, key string, r io.Reader, opts storage.PutOptions) (storage.Object, error) {
+	if !isManifest(key) {
+		return l.Memory.Put(ctx, key, r, opts)
+	}
+	if l.first == nil {
+		raw, err := io.ReadAll(r)
+		if err != nil {
+			return storage.Object{}, err
+		}
+		l.first = func() { _, _ = storage.PutBytes(context.Background(), l.Memory, key, raw, opts) }
+		return storage.Object{}, &storage.Error{Op: "put", Key: key, Kind: storage.ErrUnknownOutcome}
+	}
+	l.first()
+	return l.Memory.Put(ctx, key, r, opts)
+}
+
+// A manifest whose first request was heard after all is compared with what that
+// one asked for, although an hour has begun since.
+func TestManifestThatCameLate(t *testing.T) {
+	pg := testenv.Postgres(t)
+	b := &late{Memory: lockable()}
+	now := time.Now()
+	res, err := Archive(t.Context(), ArchiveOptions{Bucket: b, Conn: connTo(t, pg, smallSource(t, pg)), Policy: sox, Now: func() time.Time {
+		now = now.Add(time.Hour)
+		return now
+	}})
+	if err != nil || res.ReadBack != ReadBackDone || b.first == nil {
+		t.Errorf("%+v, %v", res, err)
 	}
 }
 

@@ -62,8 +62,9 @@ type Encryption struct {
 // be more: `pgstow retain` and `hold` change it later.
 type Kept struct {
 	Policy
-	// KeepUntil is the earliest time at which the archive may be deleted:
-	// its end and Policy.Keep. Zero without Keep.
+	// KeepUntil is the earliest time at which the archive may be deleted: its end
+	// and Policy.Keep, or what is less where the store may delete sooner, which
+	// the manifest's warnings tell. Zero without Keep.
 	KeepUntil time.Time `json:"keep_until,omitzero"`
 	// RetainUntil is what the objects were locked until, a margin included;
 	// zero without a lock.

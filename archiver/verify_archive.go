@@ -206,8 +206,7 @@ func (v *verifying) comparePromise() {
 	if kept == nil {
 		return
 	}
-	k := keeper{bucket: v.opts.Bucket, policy: kept.Policy,
-		created: map[string]creation{}, shown: map[string]Protection{}, denied: map[storage.Attribute]bool{}}
+	k := keeperOf(v.opts.Bucket, kept.Policy)
 	if v.entry.Policy != DefaultPolicy {
 		k.policy.Name = v.entry.Policy
 	}

@@ -79,10 +79,11 @@ func (interrupt) Is(target error) bool { return target == context.Canceled }
 // exitCode is the one place where errors become exit codes.
 func exitCode(ctx context.Context, err error) int {
 	var (
-		signal   interrupt
-		usage    usageError
-		leftover *archiver.LeftoverError
-		store    *storage.Error
+		signal    interrupt
+		usage     usageError
+		leftover  *archiver.LeftoverError
+		committed *archiver.CommittedError
+		store     *storage.Error
 	)
 	is := func(targets ...error) bool {
 		for _, t := range targets {
@@ -96,7 +97,7 @@ func exitCode(ctx context.Context, err error) int {
 	case err == nil:
 		return exitOK
 	case errors.As(context.Cause(ctx), &signal):
-		if errors.As(err, &leftover) || is(storage.ErrUnknownOutcome, storage.ErrUploadRemains) {
+		if errors.As(err, &leftover) || errors.As(err, &committed) || is(storage.ErrUnknownOutcome, storage.ErrUploadRemains) {
 			return exitStorage // not a clean abort
 		}
 		return exitSignal + int(signal.signal)

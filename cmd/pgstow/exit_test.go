@@ -83,6 +83,7 @@ func TestExitCodeOfAnInterruption(t *testing.T) {
 			{fmt.Errorf("%w: terminated", dumper.ErrDump), want},
 			{&archiver.LeftoverError{Err: context.Cause(ctx), Removal: errors.New("denied")}, exitStorage},
 			{&archiver.LeftoverError{Err: context.Cause(ctx), Keys: []string{"k"}}, exitStorage},
+			{&archiver.CommittedError{ID: "k", Err: context.Cause(ctx)}, exitStorage}, // there is an archive
 			{fmt.Errorf("%w: %w", context.Cause(ctx), storage.ErrUnknownOutcome), exitStorage},
 			{fmt.Errorf("%w: %w", context.Cause(ctx), &storage.UploadRemainsError{Key: "k", Err: errors.New("dead")}), exitStorage},
 		}
