@@ -115,7 +115,7 @@ func (l *labelAudit) judgeOrigin() {
 		}
 	}
 	if len(origins) > 1 {
-		l.say(SeverityNotice, CheckOrigin, time.Time{}, "give each its own --name; `expire` and `latest` refuse them together",
+		l.say(SeverityNotice, CheckOrigin, time.Time{}, "give each its own --name; `latest` refuses them together, and `expire` judges each by itself",
 			"archives of %d different databases or clusters lie under this label", len(origins))
 	}
 }

@@ -76,8 +76,9 @@ type ExpireResult struct {
 // from these credentials), and enough newer complete archives of the label
 // stay. It deletes nothing of an archive that is not free as a whole. What it
 // cannot understand it leaves alone, and says so with ErrIntegrity or ErrFormat
-// after everything else is done; a label with archives of several database
-// systems is left alone with ErrRefused. The result is there with an error too.
+// after everything else is done. Under a label with archives of several databases
+// those of each are judged by themselves, and those that do not tell of which
+// cluster they are stay, with ErrRefused. The result is there with an error too.
 func Expire(ctx context.Context, opts ExpireOptions) (*ExpireResult, error) {
 	if err := opts.check(); err != nil {
 		return nil, err
@@ -165,25 +166,49 @@ func (x *expiring) label(ctx context.Context, label string, entries []Entry) err
 	if err != nil {
 		return err
 	}
-	origins := map[string]bool{}
-	archives := make([]*aged, len(readable))
-	for i, f := range readable {
-		archives[i] = x.aged(ctx, f)
-		origins[f.m.Source.origin()] = true
-	}
-	if len(origins) > 1 {
-		for _, f := range readable {
-			x.note(f.Entry, f.m, ExpireSkipped, verdict{WhyMixed, "several databases"})
+	var origins [][]*found // newest first, each of one database
+	for _, f := range readable {
+		at := slices.IndexFunc(origins, func(o []*found) bool { return o[0].m.Source.origin() == f.m.Source.origin() })
+		if at < 0 {
+			at, origins = len(origins), append(origins, nil)
 		}
-		x.findings = append(x.findings, fmt.Errorf("%w: archives of %d different databases lie under %q, and none of them stands in for another; nothing of that label expires", ErrRefused, len(origins), label))
-		return nil
+		origins[at] = append(origins[at], f)
+	}
+	for _, of := range origins {
+		if len(origins) > 1 && of[0].m.Source.SystemIdentifier == "" {
+			x.unknownOrigin(label, of)
+			continue
+		}
+		if err := x.origin(ctx, of); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// unknownOrigin leaves alone what lies under a label with archives of other
+// databases and does not tell its own cluster: a host's name is not enough then.
+func (x *expiring) unknownOrigin(label string, archives []*found) {
+	for _, f := range archives {
+		x.note(f.Entry, f.m, ExpireSkipped, verdict{WhyMixed, "of which database?"})
+	}
+	x.findings = append(x.findings, fmt.Errorf("%w: archives of several databases lie under %q, and %d of them, by host and name %s, do not tell their cluster; these stay: give each database a label of its own",
+		ErrRefused, label, len(archives), archives[0].m.Source.Host+" "+archives[0].m.Source.Database))
+}
+
+// origin expires archives of one label and one database, newest first: none of
+// another database stands in for one of them.
+func (x *expiring) origin(ctx context.Context, of []*found) error {
+	archives := make([]*aged, len(of))
+	for i, f := range of {
+		archives[i] = x.aged(ctx, f)
 	}
 	verdicts, err := expiry{now: x.now, keepLast: x.opts.KeepLast, requireVerified: x.opts.RequireVerified}.plan(archives)
 	if err != nil {
 		return err
 	}
 	for i, v := range slices.Backward(verdicts) { // oldest first: what is interrupted has taken the oldest
-		f := readable[i]
+		f := of[i]
 		switch {
 		case !v.expires():
 			x.note(f.Entry, f.m, ExpireKept, v)

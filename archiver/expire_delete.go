@@ -1,6 +1,7 @@
 package archiver
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -28,8 +29,29 @@ func (x *expiring) expire(ctx context.Context, f *found) error {
 	}
 	if err == nil {
 		a.Deleted, err = deleteArchive(ctx, x.opts.Bucket, f.Entry, journal)
+		err = begun(f.ID, journal != nil, err)
 	}
 	return x.ended(ctx, a, err)
+}
+
+// BegunError is a deletion that was begun and has not come to its end.
+type BegunError struct {
+	ID string
+	// Journal: a record of it is in the bucket, so that the next run finishes it.
+	Journal bool
+	Err     error
+}
+
+func (e *BegunError) Error() string { return e.Err.Error() }
+
+// Unwrap gives the cause.
+func (e *BegunError) Unwrap() error { return e.Err }
+
+func begun(id string, journal bool, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &BegunError{ID: id, Journal: journal, Err: err}
 }
 
 // ended notes how a deletion ended.
@@ -56,6 +78,9 @@ func (x *expiring) journal(ctx context.Context, f *found) (*EntryObject, error) 
 	if d.Days > 0 || d.Years > 0 || d.Period > 0 {
 		return nil, nil
 	}
+	if o, err := x.earlierJournal(ctx, f); o != nil || err != nil {
+		return o, err
+	}
 	r := Record{
 		Kind: RecordExpire, ManifestSHA256: hexSum(f.raw), Manifest: f.raw, By: x.opts.By,
 		Result: ResultBegun, Pgstow: x.opts.Pgstow,
@@ -66,6 +91,26 @@ func (x *expiring) journal(ctx context.Context, f *found) (*EntryObject, error) 
 		return nil, nil
 	}
 	return &o.EntryObject, err
+}
+
+// earlierJournal is the record of a run that could not delete the archive: it
+// proves the same as another would, and one for each night would add up.
+func (x *expiring) earlierJournal(ctx context.Context, f *found) (*EntryObject, error) {
+	records, err := readRecords(ctx, x.opts.Bucket, f.Entry, RecordExpire, Trust{})
+	if err != nil {
+		return nil, err
+	}
+	for _, r := range records {
+		if r.Record == nil || r.Record.ManifestSHA256 != hexSum(f.raw) || !bytes.Equal(r.Record.Manifest, f.raw) {
+			continue
+		}
+		for _, o := range f.Objects {
+			if o.Name == r.Name {
+				return &o, nil
+			}
+		}
+	}
+	return nil, nil
 }
 
 // deletionSteps orders what an archive consists of, so that whatever happens in
@@ -129,7 +174,7 @@ func deleteArchive(ctx context.Context, b storage.Bucket, e Entry, journal *Entr
 			return deleted, err
 		}
 	}
-	if journal != nil {
+	if journal != nil && !slices.Contains(e.Objects, *journal) {
 		deleted-- // it was none of the archive's versions
 	}
 	return deleted, nil

@@ -22,7 +22,7 @@ const (
 	WhyDenied     = "denied"     // lock or hold of an object cannot be seen
 	WhyUnreadable = "unreadable" // its manifest is damaged, or of a later version
 	WhyChanged    = "changed"    // it changed while it was looked at
-	WhyMixed      = "mixed"      // its label has archives of other databases
+	WhyMixed      = "mixed"      // its label has archives of other databases, and which one it is of is not known
 	WhyUnproved   = "unproved"   // a leftover that expire cannot prove to be one
 )
 

@@ -482,23 +482,32 @@ func TestExpireLeavesAloneWhatItCannotRead(t *testing.T) {
 	}
 }
 
-// A label of two systems is refused, others are not.
-func TestExpireRefusesMixedLabels(t *testing.T) {
+// Under a label with archives of several databases each database is judged by
+// itself; what does not tell its cluster stays, and that is an error after the
+// rest is done.
+func TestExpireMixedLabels(t *testing.T) {
 	b := lockable()
 	threeArchives(t, b, storage.PutOptions{})
-	for i, system := range []string{"1", "2", ""} {
+	for i, system := range []string{"1", "2", "1", "", "2", "", "1"} {
 		d := dirAt(t, "moved", fmt.Sprintf("2026-11-2%dT01:00:00Z", i), fmt.Sprintf("b000000%d", i))
 		putKept(t, b, d, func(m *Manifest) { m.Source.SystemIdentifier = system }, storage.PutOptions{})
 	}
-	res, err := Expire(t.Context(), expireOptions(b))
-	if !errors.Is(err, ErrRefused) {
-		t.Errorf("error %v", err)
+	for _, yes := range []bool{false, true} {
+		opts := expireOptions(b)
+		opts.Yes = yes
+		res, err := Expire(t.Context(), opts)
+		if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), `"moved"`) {
+			t.Errorf("error %v", err)
+		}
+		oneLiner(t, err)
+		goes := map[bool]string{false: ExpireWould, true: ExpireDone}[yes]
+		wantActions(t, res, map[string]string{
+			"b0000000": goes, "b0000002": goes, "b0000006": "kept keep-last", // of system 1
+			"b0000001": goes, "b0000004": "kept keep-last", // of system 2
+			"b0000003": "skipped mixed", "b0000005": "skipped mixed",
+			"a0000001": goes, "a0000002": goes, "a0000003": "kept keep",
+		})
 	}
-	oneLiner(t, err)
-	wantActions(t, res, map[string]string{
-		"b0000000": "skipped mixed", "b0000001": "skipped mixed", "b0000002": "skipped mixed",
-		"a0000001": ExpireDone, "a0000002": ExpireDone, "a0000003": "kept keep",
-	})
 }
 
 // heldMeanwhile sets a hold on one archive as soon as another is being deleted.
@@ -533,21 +542,25 @@ func TestExpireSeesALateHold(t *testing.T) {
 // Two databases of one cluster are not each other's newer archives, nor are two
 // whose cluster cannot be told.
 func TestExpireTellsDatabasesApart(t *testing.T) {
-	for name, sources := range map[string][2]Source{
-		"one cluster":      {{SystemIdentifier: "1", Database: "billing"}, {SystemIdentifier: "1", Database: "scratch"}},
-		"unknown clusters": {{Host: "prod", Database: "app"}, {Host: "staging", Database: "app"}},
+	for name, c := range map[string]struct {
+		sources [2]Source
+		refused bool
+		want    string
+	}{
+		"one cluster":      {[2]Source{{SystemIdentifier: "1", Database: "billing"}, {SystemIdentifier: "1", Database: "scratch"}}, false, "kept keep-last"},
+		"unknown clusters": {[2]Source{{Host: "prod", Database: "app"}, {Host: "staging", Database: "app"}}, true, "skipped mixed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := lockable()
-			for i, source := range sources {
+			for i, source := range c.sources {
 				d := dirAt(t, "prod", fmt.Sprintf("2026-11-2%dT01:00:00Z", i), fmt.Sprintf("b000000%d", i))
 				putKept(t, b, d, func(m *Manifest) { m.Source, m.Kept.KeepLast = source, 1 }, storage.PutOptions{})
 			}
 			res, err := Expire(t.Context(), expireOptions(b))
-			if !errors.Is(err, ErrRefused) {
+			if errors.Is(err, ErrRefused) != c.refused || !c.refused && err != nil {
 				t.Errorf("error %v", err)
 			}
-			wantActions(t, res, map[string]string{"b0000000": "skipped mixed", "b0000001": "skipped mixed"})
+			wantActions(t, res, map[string]string{"b0000000": c.want, "b0000001": c.want})
 		})
 	}
 }
@@ -691,6 +704,59 @@ func TestExpireWithoutAJournal(t *testing.T) {
 		if left := allVersions(t, m); len(left) != 4 {
 			t.Errorf("%s: left are %q", name, left)
 		}
+	}
+}
+
+// A run that may not delete leaves one record of what it has begun, however often
+// it comes back; the run that may goes by it.
+func TestExpireWritesOneJournal(t *testing.T) {
+	m := lockable()
+	dirs := threeArchives(t, m, storage.PutOptions{})
+	b := hooked{m, func(op, key string) error {
+		if op == "delete" {
+			return &storage.Error{Op: op, Key: key, Kind: storage.ErrPermission}
+		}
+		return nil
+	}}
+	for night := range 3 {
+		opts := expireOptions(b)
+		opts.Now = func() time.Time { return expireOptions(b).Now().AddDate(0, 0, night) }
+		res, err := Expire(t.Context(), opts)
+		if !errors.Is(err, storage.ErrPermission) || actions(res)["a0000001"] != ExpireFailed {
+			t.Errorf("night %d: %v, %v", night, actions(res), err)
+		}
+		var begun *BegunError
+		if !errors.As(err, &begun) || !begun.Journal {
+			t.Errorf("night %d: %#v", night, err)
+		}
+	}
+	journals := 0
+	for o := range statAll(t, m, "a0000001") {
+		if recordKind(o) == RecordExpire {
+			journals++
+		}
+	}
+	if journals != 1 {
+		t.Errorf("%d records", journals)
+	}
+	// One that proves nothing is not relied on.
+	_, raw, err := readManifest(t.Context(), m, resolved(t, m, "a0000002"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	forged := dirs[1].Key(newRecordName(RecordExpire, time.Now()))
+	put(t, m, forged, `{"format":"pgstow-record/1","kind":"expire","archive":"a0000002","key":"`+forged+`","manifest_sha256":"`+hexSum(raw)+`","manifest":"e30="}`)
+	res, err := Expire(t.Context(), expireOptions(m))
+	if err != nil || actions(res)["a0000001"] != ExpireDone || actions(res)["a0000002"] != ExpireDone {
+		t.Errorf("%v, %v", actions(res), err)
+	}
+	for _, a := range res.Archives {
+		if a.Action == ExpireDone && a.Deleted != a.Versions {
+			t.Errorf("%s: %d of %d versions deleted", a.ID, a.Deleted, a.Versions)
+		}
+	}
+	if left := allVersions(t, m); len(left) != 4 {
+		t.Errorf("left are %q", left)
 	}
 }
 

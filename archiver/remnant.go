@@ -41,7 +41,7 @@ func (x *expiring) remnant(ctx context.Context, e Entry) error {
 		a := x.note(e, m, ExpireFinished, verdict{detail: "left by an earlier run"})
 		var err error
 		a.Deleted, err = deleteArchive(ctx, x.opts.Bucket, e, nil)
-		return x.ended(ctx, a, err)
+		return x.ended(ctx, a, begun(e.ID, true, err))
 	}
 	return nil
 }

@@ -218,6 +218,7 @@ func oneLine(text string) string {
 // aftermath says what an interrupted command leaves behind.
 func aftermath(command string, err error) string {
 	var partial *archiver.PartialError
+	var begun *archiver.BegunError
 	switch {
 	case command == "archive":
 		return ": aborted cleanly, nothing was stored"
@@ -235,8 +236,12 @@ func aftermath(command string, err error) string {
 		return ": some of it may be done; run it again to complete it"
 	case command == "thaw":
 		return ": what was asked for goes on at the store; run it again to see how far it is"
+	case command == "expire" && errors.As(err, &begun) && begun.Journal:
+		return fmt.Sprintf(": archive %s is partly deleted; the next run finishes it", begun.ID)
+	case command == "expire" && errors.As(err, &begun):
+		return fmt.Sprintf(": archive %s is partly deleted, and there is no record by which the next run could finish it; see `pgstow list --incomplete`", begun.ID)
 	case command == "expire":
-		return ": what was begun is finished by the next run"
+		return ": no archive is left half deleted"
 	}
 	return ""
 }

@@ -98,6 +98,20 @@ func TestExitCodeOfAnInterruption(t *testing.T) {
 	}
 }
 
+// What an interrupted expiry leaves depends on how far it was.
+func TestAftermathOfExpire(t *testing.T) {
+	stopped := errors.New("interrupted")
+	for want, err := range map[string]error{
+		"no archive is left half deleted":   stopped,
+		"a0000001 is partly deleted; the n": fmt.Errorf("expire: %w", &archiver.BegunError{ID: "a0000001", Journal: true, Err: stopped}),
+		"no record by which the next run":   fmt.Errorf("expire: %w", &archiver.BegunError{ID: "a0000001", Err: stopped}),
+	} {
+		if got := aftermath("expire", err); !strings.Contains(got, want) {
+			t.Errorf("%v: %q, want %q", err, got, want)
+		}
+	}
+}
+
 func TestReportError(t *testing.T) {
 	tests := []struct {
 		name, want string
