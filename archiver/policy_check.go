@@ -104,8 +104,10 @@ func (p Policy) checkExpiry(f *faults) {
 			f.add(c.field, "%s keeps %d archives", c.field, c.n)
 		case c.n > 0 && p.Expiry == ExpiryStore:
 			f.add(c.field, "the store's rules cannot count archives: %s goes with expiry %s", c.field, ExpiryPgstow)
+		case c.n > 0 && p.Keep.IsZero():
+			f.add(c.field, "%s spares some of the archives whose keep is over, and without a keep none ever is: set keep", c.field)
 		case c.n > 0 && i > 0 && p.Lock != storage.LockNone:
-			f.add(c.field, "%s chooses what goes early, and a lock lets nothing go early", c.field)
+			f.add(c.field, "%s spares archives whose keep is over, and with a lock nothing would keep those any more: choose a longer keep, or lock none", c.field)
 		}
 	}
 	switch {

@@ -2,6 +2,7 @@ package archiver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
@@ -27,7 +28,8 @@ type UndeleteOptions struct {
 const (
 	UndeleteWould   = "would remove"
 	UndeleteRemoved = "removed"
-	UndeleteLeft    = "left" // a later version that was not to be touched, or cannot
+	UndeleteLeft    = "left"          // a later version that was not to be touched, or cannot
+	UndeleteExpired = "left: expired" // a marker that a rule of the bucket has set, when the keep was over
 	UndeleteFailed  = "failed"
 )
 
@@ -52,12 +54,17 @@ type UndeleteResult struct {
 	Unversioned bool `json:"unversioned,omitempty"`
 	// Covered counts archives that plain readers still do not see as they are.
 	Covered int `json:"covered"`
+	// Expired counts archives that a rule of the bucket has expired: they are
+	// hidden, as they should be, until the store removes them. Only those that are
+	// named are undeleted.
+	Expired int `json:"expired,omitempty"`
 }
 
 // Undelete removes the delete markers from over the objects of archives, so that
 // plain readers see them again; for pgstow they were never gone. What else lies
 // over them is not the archive's: it is reported, and deleted only on request
-// and where no lock holds it.
+// and where no lock holds it. With All, markers that a rule of the bucket has set
+// because the keep is over stay.
 func Undelete(ctx context.Context, opts UndeleteOptions) (*UndeleteResult, error) {
 	if opts.All == (opts.Ref != "") {
 		return nil, fmt.Errorf("%w: which archives? Name one, or give --all", ErrUsage)
@@ -106,7 +113,14 @@ func (u *undeleting) archive(ctx context.Context, e Entry) error {
 		}
 		removable = true
 	}
-	covered := e.Hidden && len(e.Later) == 0 // on GCS, where no marker lies over what is no longer live
+	expired, err := u.expired(ctx, e)
+	if err != nil {
+		return err
+	}
+	if !expired.IsZero() {
+		u.res.Expired++
+	}
+	covered := e.Hidden && len(e.Later) == 0 && expired.IsZero() // on GCS, where no marker lies over what is no longer live
 	for _, v := range e.Later {
 		if err := context.Cause(ctx); err != nil {
 			return err
@@ -116,6 +130,8 @@ func (u *undeleting) archive(ctx context.Context, e Entry) error {
 			Marker: v.DeleteMarker, Action: UndeleteWould,
 		}
 		switch {
+		case v.DeleteMarker && !expired.IsZero() && !v.Created.Before(expired):
+			done.Action = UndeleteExpired
 		case !v.DeleteMarker && !removable:
 			done.Action, covered = UndeleteLeft, true
 		case u.opts.Yes:
@@ -134,6 +150,33 @@ func (u *undeleting) archive(ctx context.Context, e Entry) error {
 		u.res.Covered++
 	}
 	return nil
+}
+
+// expired is since when a rule of the bucket may have expired the archive, zero
+// when none has. The markers that it set are no accident: to remove those of
+// every archive would bring back what is to go, and pay for it once more.
+func (u *undeleting) expired(ctx context.Context, e Entry) (time.Time, error) {
+	if !u.opts.All || !e.Hidden {
+		return time.Time{}, nil
+	}
+	m, _, err := readManifest(ctx, u.opts.Bucket, e)
+	switch {
+	case errors.Is(err, ErrIntegrity), errors.Is(err, storage.ErrIntegrity), errors.Is(err, ErrFormat),
+		errors.Is(err, storage.ErrPermission), errors.Is(err, storage.ErrNotExist):
+		return time.Time{}, nil // it promises nothing that is known: it is uncovered
+	case err != nil:
+		return time.Time{}, err
+	case m.Kept == nil || m.Kept.Expiry != ExpiryStore || u.now().Before(m.Kept.KeepUntil):
+		return time.Time{}, nil
+	}
+	return m.Kept.KeepUntil, nil
+}
+
+func (u *undeleting) now() time.Time {
+	if u.opts.Now == nil {
+		return time.Now()
+	}
+	return u.opts.Now()
 }
 
 func (u *undeleting) remove(ctx context.Context, key string, v EntryVersion) error {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/pgstow/pgstow/storage"
 )
@@ -112,6 +113,60 @@ func TestUndeleteIsCareful(t *testing.T) {
 		if _, err := Undelete(t.Context(), opts); !errors.Is(err, ErrUsage) {
 			t.Errorf("error %v", err)
 		}
+	}
+}
+
+// What a rule of the bucket has expired stays so, unless the archive is named:
+// its markers came when the keep was over. One from before is somebody's.
+func TestUndeleteLeavesWhatHasExpired(t *testing.T) {
+	for name, c := range map[string]struct {
+		expiry string
+		until  time.Duration // the keep's end, from now
+		all    bool
+		want   string
+	}{
+		"expired":                {ExpiryStore, -time.Hour, true, UndeleteExpired},
+		"expired, but named":     {ExpiryStore, -time.Hour, false, UndeleteRemoved},
+		"hidden before its time": {ExpiryStore, time.Hour, true, UndeleteRemoved},
+		"pgstow expires":         {ExpiryPgstow, -time.Hour, true, UndeleteRemoved},
+	} {
+		b := lockable()
+		d := dirAt(t, "orders", "2026-11-20T01:00:00Z", "a0000001")
+		putKept(t, b, d, func(m *Manifest) {
+			m.Kept.Expiry, m.Kept.KeepUntil = c.expiry, time.Now().Add(c.until)
+		}, storage.PutOptions{})
+		for _, name := range []string{DumpName, ManifestName} {
+			if err := b.Delete(t.Context(), d.Key(name), ""); err != nil {
+				t.Fatal(err)
+			}
+		}
+		opts := UndeleteOptions{Bucket: b, All: true, Yes: true}
+		if !c.all {
+			opts.All, opts.Ref = false, d.ID
+		}
+		before := len(allVersions(t, b))
+		res, err := Undelete(t.Context(), opts)
+		if err != nil || len(res.Versions) != 2 || res.Versions[0].Action != c.want || res.Versions[1].Action != c.want {
+			t.Errorf("%s: %+v, %v", name, res, err)
+			continue
+		}
+		stays := c.want == UndeleteExpired
+		if (res.Expired == 1) != stays || res.Covered != 0 || (len(allVersions(t, b)) == before) != stays {
+			t.Errorf("%s: %+v, left are %q", name, res, allVersions(t, b))
+		}
+	}
+	// Hidden by somebody long before a rule could have done it.
+	b := lockable()
+	d := dirAt(t, "orders", "2026-11-20T01:00:00Z", "a0000001")
+	putKept(t, b, d, func(m *Manifest) {
+		m.Kept.Expiry, m.Kept.KeepUntil = ExpiryStore, time.Now().Add(time.Hour)
+	}, storage.PutOptions{})
+	if err := b.Delete(t.Context(), d.Key(DumpName), ""); err != nil {
+		t.Fatal(err)
+	}
+	res, err := Undelete(t.Context(), UndeleteOptions{Bucket: b, All: true, Yes: true, Now: func() time.Time { return time.Now().AddDate(0, 0, 2) }})
+	if err != nil || len(res.Versions) != 1 || res.Versions[0].Action != UndeleteRemoved {
+		t.Errorf("hidden in its time, and looked at later: %+v, %v", res, err)
 	}
 }
 

@@ -14,7 +14,7 @@ func undeleteCommand(rt *runtime) *command {
 		manual: manual{
 			usage: []string{"undelete (ARCHIVE | --all) --bucket BUCKET [--later-versions] [--yes] [--name LABEL] [--json]"},
 			text: `
-A lock keeps an archive's objects from being deleted, not from being covered: on S3 a plain delete puts a delete marker over an object, and a plain put a later version. pgstow reads the oldest version and is not misled; other programs are. This removes the delete markers, or without --yes says where they are. Later versions are not the archive's: they are listed, and deleted with --later-versions only, unless they are locked themselves.`,
+A lock keeps an archive's objects from being deleted, not from being covered: on S3 a plain delete puts a delete marker over an object, and a plain put a later version. pgstow reads the oldest version and is not misled; other programs are. This removes the delete markers, or without --yes says where they are. Later versions are not the archive's: they are listed, and deleted with --later-versions only, unless they are locked themselves. With --all, archives whose keep is over and that a rule of the bucket has expired stay so.`,
 			examples: []example{
 				{"What lies over the archives of a bucket?",
 					"pgstow undelete --all --bucket 's3://acme-archives/pg/?region=eu-central-1'"},
@@ -93,6 +93,8 @@ func (u undelete) print(rt *runtime, result *archiver.UndeleteResult, prefix str
 		for _, v := range result.Versions {
 			what := "later version"
 			switch {
+			case v.Action == archiver.UndeleteExpired:
+				what = "marker"
 			case v.Marker:
 				what = "marker"
 				markers++
@@ -120,6 +122,9 @@ func (u undelete) print(rt *runtime, result *archiver.UndeleteResult, prefix str
 		text += "; --yes does it"
 	}
 	fmt.Fprintln(rt.err, text)
+	if result.Expired > 0 {
+		fmt.Fprintf(rt.err, "%s%s left as a rule of the bucket has expired it: its keep is over; name an\n  archive to undelete it all the same\n", prefix, counted(result.Expired, "archive"))
+	}
 	if left > 0 {
 		fmt.Fprintf(rt.err, "%s%s left, which plain readers get instead; --later-versions deletes them\n", prefix, counted(left, "later version"))
 	} else if result.Covered > 0 {
