@@ -19,8 +19,8 @@ type bucketDoctor struct {
 	b      storage.Bucket
 	caps   storage.Capabilities
 	keeper *keeper
-	// denied are the rights that were seen to be missing.
-	denied map[string]bool
+	// denied are the operations that were seen to lack their right.
+	denied map[operation]bool
 }
 
 func (d *doctor) bucket(ctx context.Context) {
@@ -34,7 +34,7 @@ func (d *doctor) bucket(ctx context.Context) {
 			d.log.Warn("bucket could not be closed", "error", err)
 		}
 	}()
-	x := &bucketDoctor{doctor: d, b: b, caps: b.Capabilities(), denied: map[string]bool{}}
+	x := &bucketDoctor{doctor: d, b: b, caps: b.Capabilities(), denied: map[operation]bool{}}
 	x.settings()
 	x.list(ctx)
 	if !x.policy() {
@@ -59,7 +59,7 @@ func (d *bucketDoctor) outcome(name string, op operation, err error, needed bool
 		op = d.opts.Place.deniedOp(oneLine(err), op)
 		c.Status, c.Right = CheckDenied, d.opts.Place.rightFor(op)
 		c.Detail, c.Advice = oneLine(err), d.grant(op)
-		d.denied[c.Right] = c.Right != ""
+		d.denied[op] = true
 	case errors.Is(err, errors.ErrUnsupported):
 		c.Status, c.Detail = CheckUnsupported, oneLine(err)
 		if needed {
@@ -126,7 +126,7 @@ func (d *bucketDoctor) settings() {
 		}
 	}
 	for _, name := range c.Unprobed {
-		d.denied[name] = true
+		d.denied[d.opts.Place.deniedOp(name, "")] = true
 		d.add(Check{Name: "settings", Status: CheckDenied, Right: name,
 			Detail: "a setting of the bucket cannot be seen, what it allows shows when an object is created",
 			Advice: fmt.Sprintf("grant %s on %s; the profile vault does without", name, d.opts.Place.resource(onBucket))})

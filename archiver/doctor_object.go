@@ -101,14 +101,23 @@ func (o *scratchObject) keep(ctx context.Context) {
 	}
 }
 
-// hold sets and releases a legal hold.
+// hold sets and releases a legal hold, if these credentials may release: what
+// holds without end is not for trying. That one can be set when an object is
+// created has been seen before.
 func (o *scratchObject) hold(ctx context.Context) {
 	if !o.caps.LegalHold && !o.opts.Policy.LegalHold {
 		return
 	}
 	const name = "set hold"
+	if err := storage.SetLegalHold(ctx, o.b, o.key, o.version, false); err != nil {
+		if !o.outcome(name, opRelease, err, false, "") && errors.Is(err, storage.ErrPermission) {
+			c := &o.checks[len(o.checks)-1]
+			c.Detail = "none was set on an object that exists, because releasing it is denied: " + c.Detail
+		}
+		return
+	}
 	if err := storage.SetLegalHold(ctx, o.b, o.key, o.version, true); err != nil {
-		o.outcome(name, opHold, err, false, "")
+		o.outcome(name, opRelease, err, false, "")
 		return
 	}
 	// It is released whatever happens.

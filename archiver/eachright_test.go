@@ -8,7 +8,6 @@ import (
 	"maps"
 	"slices"
 	"testing"
-	"time"
 
 	"github.com/pgstow/pgstow/dumper"
 	"github.com/pgstow/pgstow/internal/testenv"
@@ -311,59 +310,6 @@ func TestRightsWithoutVersions(t *testing.T) {
 			action != "" && (fits == ProfileFull || len(missing) != 1 || !missing[action]) {
 			t.Errorf("without %q doctor names %v and says %q, %v", action, missing, fits, failed)
 		}
-	}
-}
-
-// What a thief of the vault's credentials tries.
-func TestVaultLocksNoCentury(t *testing.T) {
-	const prefix = "pg/"
-	policy := Policy{Name: "sox", Keep: Period{Days: 1}, Lock: storage.Governance}
-	century := time.Now().AddDate(100, 0, 0).Truncate(time.Second)
-	for name, c := range map[string]struct {
-		door    door
-		created error // what becomes of an object that is created with such a lock
-	}{
-		// MinIO tells policies how long a lock is only when one is set on an
-		// object that exists.
-		"MinIO": {minioDoor(t), nil},
-		"AWS":   {awsDoor(t), storage.ErrPermission},
-	} {
-		t.Run(name, func(t *testing.T) {
-			bucket := testenv.MinIO(t).NewBucket(t, testenv.BucketOptions{ObjectLock: true})
-			place := Place{Scheme: "s3", Bucket: bucket, Prefix: prefix, PlainHTTP: true}
-			c.door.allow(t, printed(t, RightsOptions{Profile: ProfileVault, Place: place, Policy: policy}))
-			b := c.door.open(t, bucket, prefix)
-			put := func(r storage.Retention) (storage.Object, error) {
-				return storage.PutBytes(t.Context(), b, "sox/"+newID(), []byte("x"), storage.PutOptions{Retention: r})
-			}
-			if _, err := put(storage.Retention{Mode: storage.Governance, Until: century}); !errors.Is(err, c.created) {
-				t.Errorf("created for a century: %v", err)
-			}
-			if _, err := put(storage.Retention{Mode: storage.Compliance, Until: time.Now().Add(time.Hour)}); !errors.Is(err, storage.ErrPermission) {
-				t.Errorf("created in a mode that the policy has not: %v", err)
-			}
-			o, err := put(storage.Retention{Mode: storage.Governance, Until: time.Now().Add(time.Hour)})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if name == "MinIO" {
-				err = storage.SetRetention(t.Context(), b, o.Key, o.Version, storage.Retention{Mode: storage.Governance, Until: century})
-				if !errors.Is(err, storage.ErrPermission) {
-					t.Errorf("extended to a century: %v", err)
-				}
-				err = storage.SetRetention(t.Context(), b, o.Key, o.Version, storage.Retention{Mode: storage.Governance, Until: time.Now().AddDate(0, 0, 2)})
-				if err != nil {
-					t.Errorf("extended as the policy allows: %v", err)
-				}
-			}
-			for what, err := range map[string]error{
-				"deleted": b.Delete(t.Context(), o.Key, o.Version), "hidden": b.Delete(t.Context(), o.Key, ""),
-			} {
-				if !errors.Is(err, storage.ErrPermission) && !errors.Is(err, storage.ErrLocked) {
-					t.Errorf("%s: %v", what, err)
-				}
-			}
-		})
 	}
 }
 

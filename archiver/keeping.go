@@ -25,6 +25,9 @@ const RoleDump = "dump"
 
 const roleRecord = "record"
 
+// roles are the values of TagRole.
+var roles = []string{RoleDump, "index", "globals", "manifest", "signature", roleRecord}
+
 // roleOf is the TagRole of the object with this name below its archive.
 func roleOf(name string) string {
 	switch strings.TrimSuffix(name, EncryptedSuffix) {

@@ -3,6 +3,8 @@ package archiver
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -79,15 +81,17 @@ type iamCondition map[string]map[string][]string
 
 func (o RightsOptions) iamPolicy() iamPolicy {
 	bucket, objects := o.arn(""), o.arn("/"+iamLiteral(o.Place.Prefix)+"*")
-	var locks []string
+	conditional := map[string][]string{} // by the right that a condition goes with
 	granted := map[scope][]string{}
 	for _, r := range o.Place.granted(o.Profile, o.Policy) {
-		if r.name == o.Place.rightFor(opLock) {
-			locks = append(locks, r.name)
-			continue
+		switch r.name {
+		case o.Place.rightFor(opLock), o.Place.rightFor(opHold), o.Place.rightFor(opTag):
+			conditional[r.name] = []string{r.name}
+		default:
+			granted[r.on] = append(granted[r.on], r.name)
 		}
-		granted[r.on] = append(granted[r.on], r.name)
 	}
+	locks, holds, tags := conditional[o.Place.rightFor(opLock)], conditional[o.Place.rightFor(opHold)], conditional[o.Place.rightFor(opTag)]
 	p := iamPolicy{Version: "2012-10-17"}
 	add := func(sid, effect string, actions []string, condition iamCondition, resources ...string) {
 		if len(actions) > 0 {
@@ -100,6 +104,8 @@ func (o RightsOptions) iamPolicy() iamPolicy {
 	// long a lock is when an object is created, and a condition on what is not
 	// told allows nothing.
 	add("NoLongerLocks", "Deny", locks, iamCondition{"NumericGreaterThan": {"s3:object-lock-remaining-retention-days": {strconv.Itoa(o.maxLockDays())}}}, objects)
+	o.addHolds(add, holds, objects)
+	o.addTags(add, tags, objects)
 	var listing iamCondition
 	if o.Place.Prefix != "" {
 		listing = iamCondition{"StringLike": {"s3:prefix": {iamLiteral(o.Place.Prefix) + "*"}}}
@@ -112,6 +118,41 @@ func (o RightsOptions) iamPolicy() iamPolicy {
 		add("OnlyTLS", "Deny", []string{"s3:*"}, iamCondition{"Bool": {"aws:SecureTransport": {"false"}}}, bucket, o.arn("/*"))
 	}
 	return p
+}
+
+// addStatement adds a statement unless it has no actions.
+type addStatement func(sid, effect string, actions []string, condition iamCondition, resources ...string)
+
+// addHolds: who only sets holds may not release them. Allowed under a condition
+// and not only denied: MinIO tells policies what a hold is to be when an object
+// is created alone, and a denial of what is not told denies nothing.
+func (o RightsOptions) addHolds(add addStatement, holds []string, objects string) {
+	if o.Profile == ProfileFull {
+		add("Holds", "Allow", holds, nil, objects)
+		return
+	}
+	const key = "s3:object-lock-legal-hold"
+	add("Holds", "Allow", holds, iamCondition{"StringEquals": {key: {"ON"}}}, objects)
+	add("NoReleases", "Deny", holds, iamCondition{"StringEquals": {key: {"OFF"}}}, objects)
+}
+
+// addTags: by their tags the bucket's rules choose what they move and delete, so
+// that objects get those of the policy and keep them. The full profile writes
+// records of archives of other policies too.
+func (o RightsOptions) addTags(add addStatement, tags []string, objects string) {
+	var pinned iamCondition
+	if o.Profile != ProfileFull {
+		all := (&keeper{policy: o.Policy}).tags(DumpName)
+		equal := map[string][]string{"s3:RequestObjectTag/" + TagRole: roles}
+		for key, value := range all {
+			if key != TagRole {
+				equal["s3:RequestObjectTag/"+key] = []string{value}
+			}
+		}
+		pinned = iamCondition{"StringEquals": equal, "ForAllValues:StringEquals": {"s3:RequestObjectTagKeys": slices.Sorted(maps.Keys(all))}}
+	}
+	add("Tags", "Allow", tags, pinned, objects)
+	add("NoOtherTags", "Deny", tags, iamCondition{"Null": {"s3:ExistingObjectTag/" + TagPolicy: {"false"}}}, objects)
 }
 
 func (o RightsOptions) arn(below string) string {

@@ -71,6 +71,7 @@ const (
 	opLock          operation = "lock"
 	opExtend        operation = "extend"
 	opHold          operation = "hold"
+	opRelease       operation = "release"
 	opTag           operation = "tag"
 	opEncrypt       operation = "encrypt"
 	opDecrypt       operation = "decrypt"
@@ -134,7 +135,7 @@ var needs = []need{
 	{op: opExtend, does: "extend locks", when: Policy.locks, s3: right{"s3:PutObjectRetention", ProfileVault, onObjects}, gcs: right{"storage.objects.update", ProfileFull, onObjects}},
 	{op: opTag, does: "tag objects", when: Policy.marks, s3: right{"s3:PutObjectTagging", ProfileVault, onObjects}},
 	{op: opHold, does: "put objects on legal hold", when: Policy.holds, s3: right{"s3:PutObjectLegalHold", ProfileVault, onObjects}, gcs: right{"storage.objects.update", ProfileFull, onObjects}},
-	{op: opHold, does: "set and release legal holds", s3: right{"s3:PutObjectLegalHold", ProfileFull, onObjects}, gcs: right{"storage.objects.update", ProfileFull, onObjects}},
+	{op: opRelease, does: "set and release legal holds", s3: right{"s3:PutObjectLegalHold", ProfileFull, onObjects}, gcs: right{"storage.objects.update", ProfileFull, onObjects}},
 	{op: opEncrypt, does: "encrypt with the key", when: Policy.hasKey, s3: right{"kms:GenerateDataKey", ProfileVault, onKey}},
 	{op: opDecrypt, does: "join the parts of an encrypted upload, and read", when: Policy.hasKey, s3: right{"kms:Decrypt", ProfileVault, onKey}},
 	{op: opAbort, does: "abort the upload of a run that failed", s3: right{"s3:AbortMultipartUpload", ProfileVault, onObjects}},
@@ -197,14 +198,17 @@ func (p Place) rightFor(op operation) string {
 // deniedOp is the operation whose right a refusal names, as AWS and GCS mostly
 // do: what was tried may need more than one. It is op where none is named.
 func (p Place) deniedOp(refusal string, op operation) operation {
-	longest := ""
+	named, longest := op, ""
 	for _, n := range needs {
 		r := n.of(p.Scheme)
 		if len(r.name) > len(longest) && containsWord(refusal, r.name) {
-			op, longest = n.op, r.name
+			named, longest = n.op, r.name
 		}
 	}
-	return op
+	if longest == p.rightFor(op) {
+		return op
+	}
+	return named
 }
 
 // containsWord: s3:GetObject is not in s3:GetObjectVersion.
@@ -232,11 +236,12 @@ func (p Place) granted(profile Profile, policy Policy) []right {
 	return all
 }
 
-// lacking are those of a profile's rights that are among denied.
-func (p Place) lacking(profile Profile, policy Policy, denied map[string]bool) []string {
+// lacking are the rights of a profile whose operations were denied, each once.
+func (p Place) lacking(profile Profile, policy Policy, denied map[operation]bool) []string {
 	var lacks []string
-	for _, r := range p.granted(profile, policy) {
-		if denied[r.name] {
+	for _, n := range needs {
+		r := n.of(p.Scheme)
+		if denied[n.op] && r.name != "" && profile.includes(r.from) && (n.when == nil || n.when(policy)) && !slices.Contains(lacks, r.name) {
 			lacks = append(lacks, r.name)
 		}
 	}
