@@ -89,15 +89,27 @@ func (o *scratchObject) keep(ctx context.Context) {
 	if err := storage.SetRetention(ctx, o.b, o.key, o.version, longer); o.outcome("extend", opExtend, err, false, "the lock was extended to %s", retentionText(longer)) {
 		o.retention = longer
 	}
+	o.refuseToDelete(ctx)
+}
+
+// refuseToDelete wants the store to refuse because of the lock: credentials that
+// may delete nothing at all prove nothing of it.
+func (o *scratchObject) refuseToDelete(ctx context.Context) {
+	const name = "refuse to delete"
+	may := o.b.Delete(ctx, o.scratchKey(), o.version)
 	switch err := o.b.Delete(ctx, o.key, o.version); {
-	case errors.Is(err, storage.ErrLocked), errors.Is(err, storage.ErrPermission):
-		o.ok("refuse to delete", "the locked object cannot be deleted")
-	case err != nil:
-		o.fail("refuse to delete", err, bucketAdvice(err))
-	default:
+	case err == nil:
 		err = integrity("%s was deleted although it is locked until %s", o.key, retentionText(o.retention))
-		o.fail("refuse to delete", err, bucketAdvice(err))
+		o.fail(name, err, bucketAdvice(err))
 		o.retention = storage.Retention{}
+	case errors.Is(err, storage.ErrPermission), errors.Is(may, storage.ErrPermission):
+		o.add(Check{Name: name, Status: CheckSkipped,
+			Detail: "whether the lock holds could not be told: these credentials may delete nothing, locked or not",
+			Advice: fmt.Sprintf("run `pgstow doctor` once with credentials of the profile %s to see the store refuse it", ProfileFull)})
+	case errors.Is(err, storage.ErrLocked):
+		o.ok(name, "the locked object cannot be deleted")
+	default:
+		o.fail(name, err, bucketAdvice(err))
 	}
 }
 

@@ -232,6 +232,36 @@ func TestDoctorNamesRights(t *testing.T) {
 	}
 }
 
+// A refusal for want of rights is no proof of a lock.
+func TestDoctorDoesNotTakeADenialForALock(t *testing.T) {
+	for name, c := range map[string]struct {
+		bucket storage.Bucket
+		want   string
+	}{
+		"the lock refuses":           {lockable(), CheckOK},
+		"nothing may be deleted":     {deniedBucket{lockable(), map[string]bool{"delete": true}}, CheckSkipped},
+		"both, and the driver looks": {deniedDeletes{lockable()}, CheckSkipped},
+	} {
+		checks := Doctor(t.Context(), DoctorOptions{OpenBucket: opening(c.bucket, nil), Place: Place{Scheme: "s3"}, Policy: sox})
+		i := slices.IndexFunc(checks, func(c Check) bool { return c.Name == "refuse to delete" })
+		if i < 0 || checks[i].Status != c.want || c.want == CheckSkipped && !strings.Contains(checks[i].Detail, "could not be told") {
+			t.Errorf("%s: %+v", name, checks)
+		}
+	}
+}
+
+// deniedDeletes denies, and calls it a lock where one stands, as the S3 driver
+// does: AWS says the same of both.
+type deniedDeletes struct{ *storagetest.Memory }
+
+func (b deniedDeletes) Delete(ctx context.Context, key, version string) error {
+	kind := storage.ErrPermission
+	if o, err := b.Stat(ctx, key, version); err == nil && !o.Retention.IsZero() {
+		kind = storage.ErrLocked
+	}
+	return &storage.Error{Op: "delete", Key: key, Kind: kind}
+}
+
 // shownVersions is every version in a bucket.
 func shownVersions(t testing.TB, b storage.Bucket) []storage.Object {
 	t.Helper()

@@ -82,6 +82,27 @@ func (r *restoreRun) choose(ctx context.Context, head *pgarchive.Head) (*choice,
 	return c, nil
 }
 
+func (r *restoreRun) targetOptions(head *pgarchive.Head) targetOptions {
+	return targetOptions{conn: r.opts.Conn, head: head, restore: r.opts.Restore, intoNonempty: r.opts.IntoNonempty, log: r.log}
+}
+
+// inspectUnread is the preflight of the target without the archive.
+func (r *restoreRun) inspectUnread(ctx context.Context, found []dumper.Tools) error {
+	o := r.targetOptions(&pgarchive.Head{})
+	t, err := dumper.InspectTarget(ctx, o.conn, o.head, o.restore)
+	if err != nil {
+		return err
+	}
+	if err := checkEmpty(o, t); err != nil {
+		return err
+	}
+	if len(t.Lacks) > 0 && !r.opts.Globals {
+		return &LacksError{Target: o.conn.String(), Lacks: t.Lacks}
+	}
+	_, err = chooseRestoreTools(found, t.ServerMajor, pgarchive.Version{})
+	return err
+}
+
 func (r *restoreRun) intoDatabase(ctx context.Context, found []dumper.Tools) error {
 	if stored, ok := r.source.(storedDump); ok && r.index != nil {
 		// Reading by ranges would not notice bytes that were appended.
@@ -100,9 +121,7 @@ func (r *restoreRun) intoDatabase(ctx context.Context, found []dumper.Tools) err
 	if err != nil {
 		return err
 	}
-	target := targetOptions{
-		conn: r.opts.Conn, head: head, restore: r.opts.Restore, intoNonempty: r.opts.IntoNonempty, log: r.log,
-	}
+	target := r.targetOptions(head)
 	if choice != nil {
 		target.head = choice.target()
 	}

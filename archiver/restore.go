@@ -113,6 +113,9 @@ type restoreRun struct {
 	pass     *openObject // over an Object
 	etag     string      // of an Object
 	target   dumper.Conn // what is restored into: with Create, the database it creates
+	// unread looks at the target as far as that goes before anything of the archive
+	// can be read; nil where there is none.
+	unread func(context.Context) error
 	// pick, when set, decides what is restored in place of --table and --schema.
 	pick func(*pgarchive.Head) (*choice, error)
 }
@@ -131,6 +134,9 @@ func (r *restoreRun) run(ctx context.Context) error {
 	r.progress.phase(PhasePreflight)
 	if r.opts.Object != "" {
 		return r.foreign(ctx, found)
+	}
+	if r.opts.Output == nil {
+		r.unread = func(ctx context.Context) error { return r.inspectUnread(ctx, found) }
 	}
 	if err := r.readDescription(ctx); err != nil {
 		return err

@@ -285,7 +285,8 @@ func (t *thawing) look(ctx context.Context) error {
 const expiresSoon = 24 * time.Hour
 
 // warm sees to it that the dump of an archive can be read, or says that it
-// cannot and what to do.
+// cannot and what to do. A thaw costs money and hours: the target is looked at
+// before one is asked for.
 func (r *restoreRun) warm(ctx context.Context) error {
 	i := -1
 	for n, o := range r.entry.Objects {
@@ -306,6 +307,11 @@ func (r *restoreRun) warm(ctx context.Context) error {
 	if !o.Thaw.Readable(now) {
 		if r.opts.Thaw.Tier == "" {
 			return &ColdError{ID: r.entry.ID, Class: o.StorageClass, Ongoing: o.Thaw.Ongoing}
+		}
+		if r.unread != nil {
+			if err := r.unread(ctx); err != nil {
+				return err
+			}
 		}
 		opts := r.opts.Thaw
 		opts.Bucket, opts.Log = r.opts.Bucket, r.log

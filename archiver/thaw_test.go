@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/pgstow/pgstow/dumper"
 	"github.com/pgstow/pgstow/internal/testenv"
 	"github.com/pgstow/pgstow/storage"
 	"github.com/pgstow/pgstow/storage/storagetest"
@@ -156,6 +157,48 @@ func TestRestoreThaws(t *testing.T) {
 	}
 	if !slices.ContainsFunc(res.Warnings, func(w string) bool { return strings.Contains(w, "thawed copy") }) {
 		t.Errorf("warnings are %q", res.Warnings)
+	}
+}
+
+// A thaw is paid for: what is wrong with the target is said before one is asked
+// for.
+func TestRestoreLooksBeforeItThaws(t *testing.T) {
+	pg := testenv.Postgres(t)
+	b := storagetest.NewMemory(storagetest.MemoryOptions{})
+	id := coldArchive(t, b, "GLACIER").Manifest.ID
+	full := pg.CreateDatabase(t)
+	pg.Exec(t, full, "CREATE TABLE first (id int)")
+	empty := pg.CreateDatabase(t)
+	for name, c := range map[string]struct {
+		database string
+		restore  dumper.RestoreOptions
+		want     error
+	}{
+		"no such database": {"not_there", dumper.RestoreOptions{}, dumper.ErrConnect},
+		"not empty":        {full, dumper.RestoreOptions{}, dumper.ErrTargetInUse},
+		"no such role":     {empty, dumper.RestoreOptions{Role: "nobody_there"}, dumper.ErrPreflight},
+	} {
+		_, err := Restore(t.Context(), RestoreOptions{Bucket: b, Ref: id, Conn: connTo(t, pg, c.database), Restore: c.restore,
+			Thaw: ThawOptions{Tier: storage.ThawStandard, Wait: true, Sleep: func(context.Context, time.Duration) error {
+				return errors.New("it waits for a thaw")
+			}}})
+		if !errors.Is(err, c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
+		if shown, err := Show(t.Context(), ShowOptions{Bucket: b, Ref: id}); err != nil || shown.Thaw == nil || shown.Thaw.Ongoing {
+			t.Errorf("%s: a thaw was asked for: %+v, %v", name, shown.Thaw, err)
+		}
+	}
+	server, err := dumper.ParseConn("postgresql://nobody_there:x@" + strings.SplitN(pg.URL(empty), "@", 2)[1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = Drill(t.Context(), DrillOptions{Bucket: b, Ref: id, By: "test", Server: server, Thaw: ThawOptions{Tier: storage.ThawStandard}})
+	if !errors.Is(err, dumper.ErrConnect) {
+		t.Errorf("drill: %v", err)
+	}
+	if shown, err := Show(t.Context(), ShowOptions{Bucket: b, Ref: id}); err != nil || shown.Thaw == nil || shown.Thaw.Ongoing {
+		t.Errorf("drill: a thaw was asked for: %+v, %v", shown.Thaw, err)
 	}
 }
 
