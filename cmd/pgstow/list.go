@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -16,7 +17,7 @@ func listCommand(rt *runtime) *command {
 		manual: manual{
 			usage: []string{"list --from BUCKET [--name LABEL] [--long] [--incomplete] [--json]"},
 			text: `
-One listing of the bucket, oldest archive first. With --long each manifest is read and each object is looked at: until when the policy keeps the archive, the weakest lock of its objects, and whether it is signed, with --allowed-signers by whom. With --incomplete, STAYS UNTIL is when the last lock of what a failed run left ends. Times are UTC.`,
+One listing of the bucket, oldest archive first. With --long each manifest is read and each object is looked at: until when the policy keeps the archive, the weakest lock of its objects, whether they are on hold, and whether it is signed, with --allowed-signers by whom. With --incomplete, "stays until" is when the last lock of what a failed run left ends. Times are UTC.`,
 			examples: []example{
 				{"All archives:", "pgstow list --from 's3://acme-archives/pg/?region=eu-central-1'"},
 				{"The newest id of a label, for a script:",
@@ -31,7 +32,7 @@ One listing of the bucket, oldest archive first. With --long each manifest is re
 			Flags: []cli.Flag{
 				bucketFlag("from"),
 				nameFlag("only this `LABEL`"),
-				&cli.BoolFlag{Name: "long", Usage: "read manifests and signatures: kept until, lock, who signed, database, server, contents, key"},
+				&cli.BoolFlag{Name: "long", Usage: "read manifests and signatures: kept until, lock, hold, who signed, database, contents, key"},
 				&cli.BoolFlag{Name: "incomplete", Usage: "what has no manifest, instead of the archives"},
 				allowedSignersFlag("say what"),
 				jsonFlag(),
@@ -114,42 +115,50 @@ func (l list) noun() string {
 const labelWidth = 26
 
 func (l list) print(rt *runtime, entries []archiver.Entry) error {
-	now := time.Now()
-	t := newTable(rt.out)
-	t.row("ID", "TIME", "LABEL", "SIZE", "AGE")
-	for _, e := range entries {
-		t.row(e.ID, utc(e.Time), shorten(e.Label, labelWidth), size(e.DumpSize), age(e.Time, now))
-	}
-	return t.flush()
+	return printEntries(rt, entries, func(e archiver.Entry) int64 { return e.DumpSize }, nil)
 }
 
 func (l list) printLong(rt *runtime, entries []archiver.Entry) error {
 	now := time.Now()
-	t := newTable(rt.out)
-	t.row("ID", "TIME", "LABEL", "SIZE", "AGE", "KEPT UNTIL", "LOCK", "SIGNED", "DATABASE", "SERVER", "CONTENTS", "KEY")
-	for _, e := range entries {
-		database, server, holds := "?", "?", e.ManifestError
+	return printEntries(rt, entries, func(e archiver.Entry) int64 { return e.DumpSize }, func(e archiver.Entry) []string {
+		database, holds := "?", e.ManifestError
 		if m := e.Manifest; m != nil {
-			server, _, _ = strings.Cut(m.Source.ServerVersion, " ")
-			database, holds = m.Source.Database, contents(m.Totals)
+			server, _, _ := strings.Cut(m.Source.ServerVersion, " ")
+			database, holds = fmt.Sprintf("%s, server %s", m.Source.Database, server), contents(m.Totals)
 		}
-		t.row(e.ID, utc(e.Time), e.Label, size(e.DumpSize), age(e.Time, now), keptUntil(e), locks(e.Protection, now), signedText(e.Signature), database, server, oneLine(holds), e.Key)
-	}
-	return t.flush()
+		return slices.Concat(detail("kept until", keptUntil(e)), detail("lock now", lockNow(e.Protection, now)), detail("hold now", holdNow(e.Protection)),
+			detail("signed", signedText(e.Signature)), detail("database", database), detail("contents", oneLine(holds)), detail("key", e.Key))
+	})
 }
 
 func (l list) printIncomplete(rt *runtime, entries []archiver.Entry) error {
 	now := time.Now()
-	t := newTable(rt.out)
-	t.row("ID", "TIME", "LABEL", "SIZE", "AGE", "STAYS UNTIL", "OBJECTS")
-	for _, e := range entries {
-		var total int64
+	total := func(e archiver.Entry) (n int64) {
+		for _, o := range e.Objects {
+			n += o.Size
+		}
+		return n
+	}
+	return printEntries(rt, entries, total, func(e archiver.Entry) []string {
 		names := make([]string, len(e.Objects))
 		for i, o := range e.Objects {
-			total += o.Size
 			names[i] = o.Name
 		}
-		t.row(e.ID, utc(e.Time), e.Label, size(total), age(e.Time, now), staysUntil(e.Protection, now), strings.Join(names, " "))
+		return slices.Concat(detail("stays until", staysUntil(e.Protection, now)), detail("objects", strings.Join(names, " ")), detail("key", e.Key))
+	})
+}
+
+// printEntries prints a row for each, and below it what more there is to say.
+func printEntries(rt *runtime, entries []archiver.Entry, bytes func(archiver.Entry) int64, more func(archiver.Entry) []string) error {
+	now := time.Now()
+	below := [][]string{nil}
+	t, text := newBelow()
+	t.row("ID", "TIME", "LABEL", "SIZE", "AGE")
+	for _, e := range entries {
+		t.row(e.ID, utc(e.Time), shorten(e.Label, labelWidth), size(bytes(e)), age(e.Time, now))
+		if more != nil {
+			below = append(below, more(e))
+		}
 	}
-	return t.flush()
+	return printBelow(rt.out, t, text, below)
 }

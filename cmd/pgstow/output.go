@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -44,6 +45,45 @@ func (t table) row(cells ...string) {
 func (t table) flush() error {
 	if err := t.w.Flush(); err != nil {
 		return fmt.Errorf("write output: %w", err)
+	}
+	return nil
+}
+
+// below are lines that stand under rows, which they would take out of line.
+const (
+	belowName  = 11
+	belowWidth = 80 - 2 - belowName - 2
+)
+
+// newBelow is a table for printBelow.
+func newBelow() (table, *bytes.Buffer) {
+	var text bytes.Buffer
+	return newTable(&text), &text
+}
+
+// detail is one thing that is said under a row.
+func detail(name, text string) []string {
+	var all []string
+	for _, line := range lines(printable(text), belowWidth) {
+		all = append(all, strings.TrimRight(fmt.Sprintf("  %-*s  %s", belowName, name, line), " "))
+		name = ""
+	}
+	return all
+}
+
+// printBelow prints the table, and under each of its rows what belongs there.
+func printBelow(w io.Writer, t table, text *bytes.Buffer, below [][]string) error {
+	if err := t.flush(); err != nil {
+		return err
+	}
+	for i, row := range strings.SplitAfter(strings.TrimSuffix(text.String(), "\n"), "\n") {
+		row = strings.TrimSuffix(row, "\n") + "\n"
+		if i < len(below) && len(below[i]) > 0 {
+			row += strings.Join(below[i], "\n") + "\n"
+		}
+		if _, err := io.WriteString(w, row); err != nil {
+			return fmt.Errorf("write output: %w", err)
+		}
 	}
 	return nil
 }

@@ -31,39 +31,68 @@ func keptUntil(e archiver.Entry) string {
 	return utc(e.Manifest.Kept.KeepUntil)
 }
 
-// locks is the weakest lock of an archive, in a column.
-func locks(s *archiver.Shown, now time.Time) string {
-	if slices.Contains(s.Denied, storage.AttributeRetention) {
-		return "denied"
+// deniedText is of what these credentials may not see: it is not known.
+const deniedText = "denied to see"
+
+// lockNow is the weakest lock of an archive.
+func lockNow(s *archiver.Shown, now time.Time) string {
+	switch w := s.Weakest; {
+	case slices.Contains(s.Denied, storage.AttributeRetention):
+		return deniedText
+	case w.Lock == storage.LockNone:
+		return "none"
+	case !w.RetainUntil.After(now):
+		return lockText(w.Lock, w.RetainUntil) + " (over)"
+	default:
+		return lockText(w.Lock, w.RetainUntil)
 	}
-	text := "-"
-	if w := s.Weakest; w.Lock != storage.LockNone && w.RetainUntil.After(now) {
-		text = string(w.Lock) + " " + utc(w.RetainUntil)
+}
+
+// holdNow is whether an archive is on hold.
+func holdNow(s *archiver.Shown) string {
+	held := 0
+	for _, o := range s.Objects {
+		if o.LegalHold {
+			held++
+		}
 	}
-	if s.Weakest.LegalHold {
-		text += " hold"
+	switch {
+	case slices.Contains(s.Denied, storage.AttributeLegalHold):
+		return deniedText
+	case held > 0 && held < len(s.Objects):
+		return fmt.Sprintf("on %d of %d objects; `pgstow hold set` completes it", held, len(s.Objects))
+	case held > 0:
+		return "on"
 	}
-	return text
+	return "off"
 }
 
 // staysUntil is until when the store keeps some object of what a failed run has
 // left.
 func staysUntil(s *archiver.Shown, now time.Time) string {
 	var until time.Time
+	lockDenied, holdDenied := false, false
 	for _, o := range s.Objects {
-		switch {
-		case o.LegalHold:
-			return "held"
-		case slices.Contains(o.Denied, storage.AttributeRetention):
-			return "denied"
-		case o.Lock != storage.LockNone && o.RetainUntil.After(until):
+		if o.LegalHold {
+			return "its hold is released"
+		}
+		lockDenied = lockDenied || slices.Contains(o.Denied, storage.AttributeRetention)
+		holdDenied = holdDenied || slices.Contains(o.Denied, storage.AttributeLegalHold)
+		if o.Lock != storage.LockNone && o.RetainUntil.After(until) {
 			until = o.RetainUntil
 		}
 	}
-	if !until.After(now) {
-		return "-"
+	text := "-"
+	if until.After(now) {
+		text = utc(until)
 	}
-	return utc(until)
+	switch {
+	case lockDenied:
+		return deniedText
+	case holdDenied:
+		return text + ", or longer: holds are " + deniedText
+	}
+	return text
 }
 
 // keptRows print how the archive was promised to be kept when it was made.
@@ -118,37 +147,18 @@ func expiryText(p archiver.Policy) string {
 func protectionRows(t table, r *archiver.ShowResult, now time.Time) {
 	s := r.Protection
 	denied := func(a storage.Attribute) bool { return slices.Contains(s.Denied, a) }
-	lock := lockText(s.Weakest.Lock, s.Weakest.RetainUntil)
-	switch {
-	case denied(storage.AttributeRetention):
-		lock = "denied to see"
-	case s.Weakest.Lock != storage.LockNone && !s.Weakest.RetainUntil.After(now):
-		lock += " (over)"
-	case slices.ContainsFunc(s.Objects, func(o archiver.ObjectProtection) bool {
+	lock := lockNow(s, now)
+	over := s.Weakest.Lock != storage.LockNone && !s.Weakest.RetainUntil.After(now)
+	if !denied(storage.AttributeRetention) && !over && slices.ContainsFunc(s.Objects, func(o archiver.ObjectProtection) bool {
 		return !o.Missing && (o.Lock != s.Weakest.Lock || !o.RetainUntil.Equal(s.Weakest.RetainUntil))
-	}):
+	}) {
 		lock += " (the weakest of " + counted(len(s.Objects), "object") + ")"
 	}
 	t.row("lock now", lock)
-	held := 0
-	for _, o := range s.Objects {
-		if o.LegalHold {
-			held++
-		}
-	}
-	switch {
-	case denied(storage.AttributeLegalHold):
-		t.row("hold now", "denied to see")
-	case held > 0 && held < len(s.Objects):
-		t.row("hold now", fmt.Sprintf("on %d of %d objects; `pgstow hold set` completes it", held, len(s.Objects)))
-	case held > 0:
-		t.row("hold now", "on")
-	default:
-		t.row("hold now", "off")
-	}
+	t.row("hold now", holdNow(s))
 	stored := nonEmpty(named("class", s.Weakest.StorageClass), named("sse", encryptionText(s.Weakest.Encryption)), named("tags", tagsText(s.Weakest.Tags)))
 	if denied(storage.AttributeTags) {
-		stored = append(stored, "tags denied to see")
+		stored = append(stored, "tags "+deniedText)
 	}
 	if len(stored) > 0 {
 		wrapped(t, "stored", strings.Join(stored, ", "))

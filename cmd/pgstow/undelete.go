@@ -88,8 +88,9 @@ func (u undelete) print(rt *runtime, result *archiver.UndeleteResult, prefix str
 	}
 	markers, versions, left := 0, 0, 0
 	if len(result.Versions) > 0 {
-		t := newTable(rt.out)
-		t.row("ACTION", "WHAT", "SINCE", "KEY")
+		t, text := newBelow()
+		below := [][]string{nil}
+		t.row("ACTION", "WHAT", "SINCE")
 		for _, v := range result.Versions {
 			what := "later version"
 			switch {
@@ -103,9 +104,10 @@ func (u undelete) print(rt *runtime, result *archiver.UndeleteResult, prefix str
 			default:
 				versions++
 			}
-			t.row(v.Action, what, utc(v.Created), v.Key)
+			t.row(v.Action, what, utc(v.Created))
+			below = append(below, detail("key", v.Key))
 		}
-		if err := t.flush(); err != nil {
+		if err := printBelow(rt.out, t, text, below); err != nil {
 			return err
 		}
 	}

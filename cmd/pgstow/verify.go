@@ -234,7 +234,8 @@ func printVerified(rt *runtime, v *archiver.VerifiedArchive) error {
 	optional(t, "evidence", v.Evidence)
 	signatureRow(t, v.Signature)
 	if s := v.Protection; s != nil {
-		t.row("lock now", locks(s, time.Now()))
+		t.row("lock now", lockNow(s, time.Now()))
+		t.row("hold now", holdNow(s))
 	}
 	for _, text := range verifyNotes(v) {
 		wrapped(t, "wrong", text)

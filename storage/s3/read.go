@@ -78,7 +78,7 @@ func (o *opener) open(ctx context.Context, offset int64) (io.ReadCloser, int64, 
 func (o *opener) failed(ctx context.Context, offset int64, err error) (io.ReadCloser, int64, error) {
 	switch {
 	case errorCode(err) == "InvalidObjectState":
-		return nil, 0, cold(o.key, err)
+		return nil, 0, o.b.cold(o.key, o.version, err)
 	case errorCode(err) == "PreconditionFailed", o.etag != "" && kindOf(err) == storage.ErrNotExist:
 		return nil, 0, &storage.Error{Op: "open", Key: o.key, Kind: storage.ErrIntegrity, Err: &textError{
 			text: fmt.Sprintf("the object was replaced or removed while it was read (at offset %d)", offset), err: err}}

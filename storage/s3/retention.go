@@ -1,6 +1,7 @@
 package s3
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -69,7 +70,7 @@ func (b *Bucket) SetRetention(ctx context.Context, key, version string, r storag
 		return wrap(ctx, "retain", key, headErr)
 	}
 	put := &s3.PutObjectRetentionInput{
-		Bucket: &b.cfg.Bucket, Key: &key, VersionId: optional(version),
+		Bucket: &b.cfg.Bucket, Key: &key, VersionId: optional(cmp.Or(version, head.Version)), // the one that was looked at
 		Retention: &types.ObjectLockRetention{Mode: types.ObjectLockRetentionMode(lockMode(r.Mode)), RetainUntilDate: &until},
 	}
 	_, err := b.client.PutObjectRetention(ctx, put, b.md5Only)
@@ -77,8 +78,10 @@ func (b *Bucket) SetRetention(ctx context.Context, key, version string, r storag
 		// Some stores take every change of a governance lock's mode for a
 		// bypass, even to the firmer one. What is asked for is not shorter.
 		// Somebody may have extended it meanwhile, which is what such a refusal
-		// means as well: then nothing is bypassed.
-		again, headErr := b.head(ctx, key, version)
+		// means as well: then nothing is bypassed. Between that look and the
+		// request are milliseconds in which an extension would be lost: the
+		// request takes no condition.
+		again, headErr := b.head(ctx, key, cmp.Or(version, head.Version))
 		if headErr == nil {
 			headErr = b.seeProtection(ctx, &again)
 		}

@@ -96,16 +96,37 @@ func (b *Bucket) Thaw(ctx context.Context, key, version string, opts storage.Tha
 // maxThawDays keeps the number within what S3 reads.
 const maxThawDays = 1<<31 - 1
 
-// cold makes the refusal of a read say where the object lies and what to do.
-func cold(key string, err error) error {
+// cold makes the refusal of a read say where the object lies and what to do: not
+// everything that is read is an archive.
+func (b *Bucket) cold(key, version string, err error) error {
 	var state *types.InvalidObjectState
-	class := "an archive class"
+	class, request := "an archive class", "Days=7,GlacierJobParameters={Tier=Standard}"
 	if errors.As(err, &state) && state.StorageClass != "" {
 		class = string(state.StorageClass)
 		if state.AccessTier != "" {
 			class += " (" + string(state.AccessTier) + ")"
+			request = "GlacierJobParameters={Tier=Standard}" // it moves back for good
 		}
 	}
+	command := "aws s3api restore-object --bucket " + b.cfg.Bucket + " --key " + shellQuoted(key)
+	if version != "" {
+		command += " --version-id " + shellQuoted(version)
+	}
+	command += " --restore-request '" + request + "'"
+	if b.cfg.Endpoint != "" {
+		command += " --endpoint-url " + b.cfg.Endpoint
+	}
 	return &storage.Error{Op: "open", Key: key, Kind: storage.ErrCold, Err: &textError{
-		text: class + "; `pgstow thaw` does that", err: err}}
+		text: class + "; `pgstow thaw` does that for an archive, `" + command + "` for this object alone", err: err}}
+}
+
+// shellQuoted is a word as a shell takes it.
+func shellQuoted(word string) string {
+	plain := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-._/:=+@%", r)
+	}
+	if word != "" && strings.IndexFunc(word, func(r rune) bool { return !plain(r) }) < 0 {
+		return word
+	}
+	return "'" + strings.ReplaceAll(word, "'", `'\''`) + "'"
 }

@@ -137,11 +137,17 @@ func TestColdRead(t *testing.T) {
 	s := lockedStub(t, map[string]func(http.ResponseWriter){"GetObject": state})
 	_, err := mustOpen(t, s.config()).Open(t.Context(), "k", storage.OpenOptions{})
 	if text := fmt.Sprint(err); !errors.Is(err, storage.ErrCold) || errors.Is(err, storage.ErrUnavailable) ||
-		!strings.Contains(text, "INTELLIGENT_TIERING (ARCHIVE_ACCESS)") || !strings.Contains(text, "pgstow thaw") || strings.Contains(text, "\n") {
+		!strings.Contains(text, "INTELLIGENT_TIERING (ARCHIVE_ACCESS)") || !strings.Contains(text, "pgstow thaw") || strings.Contains(text, "\n") ||
+		!strings.Contains(text, "`aws s3api restore-object --bucket "+s.config().Bucket+" --key k --restore-request 'GlacierJobParameters={Tier=Standard}' --endpoint-url http") {
 		t.Errorf("Open: %v", err)
 	}
 	if n := s.seen("GetObject"); n != 1 {
 		t.Errorf("asked %d times", n)
+	}
+	for word, want := range map[string]string{"pg/x-1.dump": "pg/x-1.dump", "it's here": `'it'\''s here'`, "$(x)": "'$(x)'", "": "''"} {
+		if got := shellQuoted(word); got != want {
+			t.Errorf("%q is quoted as %s", word, got)
+		}
 	}
 
 	s = newStub(t)
