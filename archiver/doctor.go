@@ -48,6 +48,10 @@ type DoctorOptions struct {
 	// Policy is how archives are to be kept. MaxKeep is as in ArchiveOptions.
 	Policy  Policy
 	MaxKeep Period
+	// For is the profile that the credentials are for: what it lacks is an error,
+	// and what it does not need is not tried for the auditor. "" finds out for
+	// which they are enough, and wants an archive to succeed.
+	For Profile
 	// NoWrite only looks.
 	NoWrite bool
 	// Announce is told, before anything is written, what that is and how long

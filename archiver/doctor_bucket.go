@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/pgstow/pgstow/storage"
@@ -41,8 +42,13 @@ func (d *doctor) bucket(ctx context.Context) {
 		return
 	}
 	x.rules(ctx)
+	if d.opts.For == ProfileAuditor {
+		x.reads(ctx)
+	}
 	if d.opts.NoWrite {
 		d.add(Check{Name: "write", Status: CheckSkipped, Detail: "nothing was written (--no-write), so no right to write was tried"})
+	} else if d.opts.For == ProfileAuditor {
+		x.addsNothing(ctx)
 	} else if x.uploads(ctx) {
 		x.object(ctx)
 	}
@@ -75,17 +81,36 @@ func (d *bucketDoctor) outcome(name string, op operation, err error, needed bool
 	return err == nil
 }
 
+// largest is the profile beyond which nothing is asked.
+func (d *bucketDoctor) largest() Profile {
+	if d.opts.For == ProfileAuditor {
+		return ProfileAuditor
+	}
+	return ProfileFull
+}
+
+// wants reports whether a profile in question needs an operation at all.
+func (d *bucketDoctor) wants(op operation) bool {
+	return slices.ContainsFunc(needs, func(n need) bool {
+		return n.op == op && n.grants(n.of(d.opts.Place.Scheme), d.largest(), d.opts.Policy)
+	})
+}
+
 // grant says what to grant for an operation, and who can do without.
 func (d *bucketDoctor) grant(op operation) string {
 	place := d.opts.Place
 	for _, n := range needs {
 		r := n.of(place.Scheme)
-		if n.op != op || r.name == "" {
+		if n.op != op || !n.grants(r, d.largest(), d.opts.Policy) {
 			continue
 		}
 		text := fmt.Sprintf("to %s, grant %s on %s", n.does, r.name, place.resource(r.on))
-		if r.from != ProfileVault {
-			text += fmt.Sprintf("; the profile %s does without", Profiles[max(indexOf(r.from)-1, 0)])
+		if i := indexOf(r.from); i > 0 && d.opts.For != ProfileAuditor {
+			text += fmt.Sprintf("; the profile %s does without", Profiles[i-1])
+		}
+		own, policy, now := d.caps.DefaultRetention, d.opts.Policy, d.opts.Now()
+		if op == opLock && policy.locks() && !(storage.Retention{Mode: policy.Lock, Until: policy.Keep.After(now)}).Covers(own.From(now)) {
+			text += fmt.Sprintf("; archives get the bucket's own lock: `pgstow doctor --print-policy` wants --bucket-lock %s:%s to know it", own.Mode, Period{Years: own.Years, Days: own.Days})
 		}
 		return text
 	}
@@ -204,21 +229,34 @@ func (d *bucketDoctor) rules(ctx context.Context) {
 
 // profile says for what the credentials are enough.
 func (d *bucketDoctor) profile() {
-	place, policy := d.opts.Place, d.opts.Policy
+	place, policy, wanted := d.opts.Place, d.opts.Policy, d.opts.For
 	if place.rightFor(opCreate) == "" {
 		return
 	}
+	order := Profiles
+	if wanted == ProfileAuditor {
+		order = []Profile{ProfileAuditor}
+	}
 	c := Check{Name: "profile", Status: CheckWarn, Detail: "no profile: even to add archives a right is missing"}
-	for _, p := range Profiles {
+	if wanted == ProfileAuditor {
+		c.Detail = "not enough for an auditor"
+	}
+	for _, p := range order {
 		lacks := place.lacking(p, policy, d.denied)
 		if len(lacks) > 0 {
-			c.Advice = fmt.Sprintf("%s (%s) lacks %s; `pgstow doctor --print-policy %s` prints all that it needs", p, p.Does(), strings.Join(lacks, ", "), p)
+			text := fmt.Sprintf("%s (%s) lacks %s", p, p.Does(), strings.Join(lacks, ", "))
+			c.Advice = fmt.Sprintf("%s; `pgstow doctor --print-policy %s` prints all that it needs", text, p)
+			if p == wanted || wanted.includes(p) {
+				c.Err = fmt.Errorf("the profile %s: %w", text, storage.ErrPermission)
+			}
 			break
 		}
 		c.Status, c.Profile, c.Detail = CheckOK, p, fmt.Sprintf("%s: %s", p, p.Does())
 	}
 	switch {
-	case d.opts.NoWrite:
+	case c.Err != nil:
+		c.Status = CheckFail
+	case d.opts.NoWrite && wanted != ProfileAuditor:
 		c.Detail, c.Status, c.Profile = "unknown without writing", CheckSkipped, ""
 		if c.Advice == "" {
 			c.Advice = "leave --no-write out"
@@ -233,7 +271,7 @@ func (d *bucketDoctor) profile() {
 func (d *bucketDoctor) untried() string {
 	var text string
 	for _, n := range needs {
-		if r := n.of(d.opts.Place.Scheme); n.untried != "" && r.name != "" && (n.when == nil || n.when(d.opts.Policy)) {
+		if r := n.of(d.opts.Place.Scheme); n.untried != "" && r.name != "" && n.under(d.opts.Policy) {
 			text += fmt.Sprintf("; not tried: %s, as %s", r.name, n.untried)
 		}
 	}

@@ -21,36 +21,45 @@ type scratchObject struct {
 
 // read looks at it as the read-back and a restore do.
 func (o *scratchObject) read(ctx context.Context) {
-	shown, err := o.b.Stat(ctx, o.key, "")
-	if !o.outcome("read", opRead, err, false, "it can be seen") && !errors.Is(err, storage.ErrPermission) {
+	shown, ok := o.see(ctx, o.key, o.version)
+	if !ok {
 		return
-	}
-	if o.version != "" {
-		if shown, err = o.b.Stat(ctx, o.key, o.version); err != nil {
-			o.outcome("read version", opReadVersion, err, false, "")
-			return
-		}
-	}
-	if err != nil {
-		return
-	}
-	for _, x := range []struct {
-		what storage.Attribute
-		op   operation
-	}{{storage.AttributeRetention, opReadLock}, {storage.AttributeLegalHold, opReadHold}, {storage.AttributeTags, opReadTags}} {
-		if !slices.Contains(shown.Denied, x.what) {
-			continue
-		}
-		if x.op == opReadTags && o.version != "" {
-			x.op = opReadTagsOf
-		}
-		o.outcome("read "+string(x.what), x.op, fmt.Errorf("the store does not show it: %w", storage.ErrPermission), false, "")
 	}
 	if err := o.keeper.compare(o.key, shown); err != nil {
 		o.fail("read back", err, bucketAdvice(err))
 		return
 	}
 	o.readRange(ctx)
+}
+
+// see asks the store for all that it shows of an object.
+func (d *bucketDoctor) see(ctx context.Context, key, version string) (shown storage.Object, ok bool) {
+	shown, err := d.b.Stat(ctx, key, "")
+	if !d.outcome("read", opRead, err, false, "it can be seen") && !errors.Is(err, storage.ErrPermission) {
+		return shown, false
+	}
+	if version != "" {
+		if shown, err = d.b.Stat(ctx, key, version); err != nil {
+			d.outcome("read version", opReadVersion, err, false, "")
+			return shown, false
+		}
+	}
+	if err != nil {
+		return shown, false
+	}
+	for _, x := range []struct {
+		what storage.Attribute
+		op   operation
+	}{{storage.AttributeRetention, opReadLock}, {storage.AttributeLegalHold, opReadHold}, {storage.AttributeTags, opReadTags}} {
+		if x.op == opReadTags && version != "" {
+			x.op = opReadTagsOf
+		}
+		if !slices.Contains(shown.Denied, x.what) || !d.wants(x.op) {
+			continue
+		}
+		d.outcome("read "+string(x.what), x.op, fmt.Errorf("the store does not show it: %w", storage.ErrPermission), false, "")
+	}
+	return shown, true
 }
 
 // readRange reads from its middle, as a restore does.

@@ -107,7 +107,17 @@ func (d *bucketDoctor) uploads(ctx context.Context) bool {
 		d.checks[len(d.checks)-1].Detail += "; an upload without content stays"
 	}
 	d.reportUploads(ctx, seen)
+	if refused == nil && len(opts.Tags) == 0 && d.caps.Tags && d.opts.Place.rightFor(opTag) != "" {
+		d.tags(ctx)
+	}
 	return refused == nil
+}
+
+// tags tries what an archive without a policy does not ask for, and a record of
+// one with a policy does.
+func (d *bucketDoctor) tags(ctx context.Context) {
+	refused, _ := d.open(ctx, storage.PutOptions{Tags: map[string]string{TagPolicy: d.opts.Policy.segment(), TagRole: roleOf("")}}, nil)
+	d.outcome("tags", opTag, refused, false, "taken when an object is created")
 }
 
 // narrow finds out what of a refused request is refused, by asking for one

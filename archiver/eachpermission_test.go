@@ -24,7 +24,7 @@ func TestEachPermissionCounts(t *testing.T) {
 	policy := Policy{Name: "sox", Keep: Period{Days: 1}, Lock: storage.Governance, Tags: map[string]string{"owner": "finance"}}
 	place := Place{Scheme: "gs", Bucket: "archives", Prefix: "team/pg/"}
 	tokens := map[string]gcsserver.Permissions{}
-	for _, profile := range Profiles {
+	for _, profile := range append(slices.Clone(Profiles), ProfileAuditor) {
 		text, err := LeastRights(RightsOptions{Profile: profile, Place: place, Policy: policy, JSON: true})
 		if err != nil {
 			t.Fatal(err)
@@ -76,12 +76,12 @@ func TestEachPermissionCounts(t *testing.T) {
 					t.Errorf("%s is not enough to retain, hold and expire: %v", profile, err)
 				}
 			}
-			larger, fits, failed := examined(t, enter(string(profile)).bucket, place, policy)
+			larger, fits, failed := examined(t, enter(string(profile)).bucket, DoctorOptions{Place: place, Policy: policy})
 			if fits != profile || failed != nil {
 				t.Fatalf("doctor says %q, %v, missing %v", fits, failed, larger)
 			}
 			for _, p := range tokens[string(profile)] {
-				missing, fits, failed := examined(t, enter(string(profile)+" without "+p).bucket, place, policy)
+				missing, fits, failed := examined(t, enter(string(profile)+" without "+p).bucket, DoctorOptions{Place: place, Policy: policy})
 				if p == "storage.buckets.update" {
 					if fits != profile || len(missing) != len(larger) {
 						t.Errorf("doctor tries %s after all: %v", p, missing)
@@ -102,4 +102,20 @@ func TestEachPermissionCounts(t *testing.T) {
 			}
 		})
 	}
+	t.Run(string(ProfileAuditor), func(t *testing.T) {
+		examine := func(as string) (used error, missing map[string]bool, fits Profile, failed error) {
+			b := enter(as).bucket
+			missing, fits, failed = examined(t, b, DoctorOptions{Place: place, For: ProfileAuditor})
+			return audits(t.Context(), b), missing, fits, failed
+		}
+		if used, missing, fits, failed := examine(string(ProfileAuditor)); used != nil || fits != ProfileAuditor || failed != nil || len(missing) > 0 {
+			t.Fatalf("enough is not: %v; doctor says %q, %v, missing %v", used, fits, failed, missing)
+		}
+		for _, p := range tokens[string(ProfileAuditor)] {
+			used, missing, fits, failed := examine(string(ProfileAuditor) + " without " + p)
+			if !errors.Is(used, storage.ErrPermission) || !missing[p] || len(missing) > 1 || fits == ProfileAuditor || !errors.Is(failed, storage.ErrPermission) {
+				t.Errorf("without %s: %v; doctor names %v, says %q, %v", p, used, missing, fits, failed)
+			}
+		}
+	})
 }

@@ -7,7 +7,13 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	awss3 "github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/s3/types"
 
 	"github.com/pgstow/pgstow/dumper"
 	"github.com/pgstow/pgstow/internal/testenv"
@@ -205,15 +211,16 @@ var awsExceptions = exceptions{ignored: map[string]string{
 // examine is what Doctor says of a door.
 func (d door) examine(t testing.TB, place Place, policy Policy) (missing map[string]bool, fits Profile, failed error) {
 	t.Helper()
-	return examined(t, d.open(t, place.Bucket, place.Prefix), place, policy)
+	return examined(t, d.open(t, place.Bucket, place.Prefix), DoctorOptions{Place: place, Policy: policy})
 }
 
 // examined is what Doctor says of a bucket: the rights that are missing, the
 // profile, and why an archive would fail.
-func examined(t testing.TB, b storage.Bucket, place Place, policy Policy) (missing map[string]bool, fits Profile, failed error) {
+func examined(t testing.TB, b storage.Bucket, opts DoctorOptions) (missing map[string]bool, fits Profile, failed error) {
 	t.Helper()
 	missing = map[string]bool{}
-	for _, check := range Doctor(t.Context(), DoctorOptions{OpenBucket: opening(closeless{b}, nil), Place: place, Policy: policy}) {
+	opts.OpenBucket = opening(closeless{b}, nil)
+	for _, check := range Doctor(t.Context(), opts) {
 		if check.Right != "" {
 			missing[check.Right] = true
 		}
@@ -309,6 +316,89 @@ func TestRightsWithoutVersions(t *testing.T) {
 		if failed != nil || action == "" && (fits != ProfileFull || len(missing) > 0) ||
 			action != "" && (fits == ProfileFull || len(missing) != 1 || !missing[action]) {
 			t.Errorf("without %q doctor names %v and says %q, %v", action, missing, fits, failed)
+		}
+	}
+}
+
+// Where the policy locks nothing and the bucket could, expiring needs to see that
+// nothing is locked, and whatever is recorded is tagged.
+func TestRightsWithoutALock(t *testing.T) {
+	pg := testenv.Postgres(t)
+	db := pg.CreateDatabase(t)
+	d := awsDoor(t)
+	place := Place{Scheme: "s3", Bucket: testenv.MinIO(t).NewBucket(t, testenv.BucketOptions{ObjectLock: true}), PlainHTTP: true}
+	dev := Policy{Name: "dev", Keep: Period{Days: 1}, KeepLast: 1}
+	enough := printed(t, RightsOptions{Profile: ProfileFull, Place: place, Policy: dev})
+	expired := func(p iamPolicy) (n int) {
+		d.allow(t, p)
+		res, err := Expire(t.Context(), ExpireOptions{Bucket: d.open(t, place.Bucket, ""), Yes: true, By: "test",
+			Now: func() time.Time { return time.Now().AddDate(0, 0, 3) }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, a := range res.Archives {
+			if a.Action == ExpireDone {
+				n++
+			}
+		}
+		return n
+	}
+	d.allow(t, enough)
+	u := user{bucket: d.open(t, place.Bucket, ""), conn: connTo(t, pg, db), policy: dev}
+	for range 2 {
+		if err := u.archive(true)(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := expired(enough.without("s3:GetObjectRetention")); n != 0 {
+		t.Errorf("%d expired, and nobody could see whether they were locked", n)
+	}
+	if n := expired(enough); n != 1 {
+		t.Errorf("%d expired, want the older of two", n)
+	}
+	for _, policy := range []Policy{{}, dev} {
+		enough := printed(t, RightsOptions{Profile: ProfileFull, Place: place, Policy: policy})
+		for _, action := range []string{"", "s3:GetObjectRetention", "s3:PutObjectTagging"} {
+			d.allow(t, enough.without(action))
+			missing, fits, failed := d.examine(t, place, policy)
+			needed := action == "s3:PutObjectTagging" && !policy.IsZero()
+			if (failed != nil) != needed || action == "" && (fits != ProfileFull || len(missing) > 0) ||
+				action != "" && (fits == ProfileFull || len(missing) != 1 || !missing[action]) {
+				t.Errorf("%q without %q doctor names %v and says %q, %v", policy.Name, action, missing, fits, failed)
+			}
+		}
+	}
+}
+
+// The bucket's own lock counts where it is the stronger, and the rights have to
+// know of it.
+func TestRightsUnderTheBucketsLock(t *testing.T) {
+	pg := testenv.Postgres(t)
+	db := pg.CreateDatabase(t)
+	d := awsDoor(t)
+	srv := testenv.MinIO(t)
+	place := Place{Scheme: "s3", Bucket: srv.NewBucket(t, testenv.BucketOptions{ObjectLock: true}), PlainHTTP: true}
+	if _, err := rootClient(t, srv).PutObjectLockConfiguration(t.Context(), &awss3.PutObjectLockConfigurationInput{
+		Bucket: &place.Bucket, ObjectLockConfiguration: &types.ObjectLockConfiguration{ObjectLockEnabled: types.ObjectLockEnabledEnabled,
+			Rule: &types.ObjectLockRule{DefaultRetention: &types.DefaultRetention{Mode: types.ObjectLockRetentionModeGovernance, Days: aws.Int32(9)}}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	policy := Policy{Name: "sox", Keep: Period{Days: 1}, Lock: storage.Governance}
+	own := storage.DefaultRetention{Mode: storage.Governance, Days: 9}
+	for _, known := range []storage.DefaultRetention{{}, own} {
+		d.allow(t, printed(t, RightsOptions{Profile: ProfileArchive, Place: place, Policy: policy, BucketLock: known}))
+		u := user{bucket: d.open(t, place.Bucket, ""), conn: connTo(t, pg, db), policy: policy}
+		err := u.archive(true)(t.Context())
+		if known.IsZero() != errors.Is(err, storage.ErrPermission) || !known.IsZero() && err != nil {
+			t.Errorf("rights that know of %+v: %v", known, err)
+		}
+		said := false
+		for _, c := range Doctor(t.Context(), DoctorOptions{OpenBucket: opening(closeless{u.bucket}, nil), Place: place, Policy: policy}) {
+			said = said || c.Name == "lock" && strings.Contains(c.Advice, "--bucket-lock governance:9d")
+		}
+		if said != known.IsZero() {
+			t.Errorf("rights that know of %+v: doctor says so: %t", known, said)
 		}
 	}
 }

@@ -103,8 +103,14 @@ func (k *keeper) retention(t time.Time) (storage.Retention, error) {
 	if k.policy.Lock == storage.LockNone {
 		return storage.Retention{}, nil // the bucket's own default, if it has one
 	}
-	want := storage.Retention{Mode: k.policy.Lock, Until: lockMargin(k.policy.Keep.After(t))}
-	byDefault := k.bucket.Capabilities().DefaultRetention.From(t)
+	return k.policy.lockUnder(k.bucket.Capabilities().DefaultRetention, t)
+}
+
+// lockUnder is the stronger of the policy's lock and of a bucket's default, for
+// what is made at t.
+func (p Policy) lockUnder(d storage.DefaultRetention, t time.Time) (storage.Retention, error) {
+	want := storage.Retention{Mode: p.Lock, Until: lockMargin(p.Keep.After(t))}
+	byDefault := d.From(t)
 	byDefault.Until = lockMargin(byDefault.Until)
 	switch {
 	case byDefault.IsZero(), want.Covers(byDefault):
@@ -112,9 +118,8 @@ func (k *keeper) retention(t time.Time) (storage.Retention, error) {
 	case byDefault.Covers(want):
 		return byDefault, nil
 	}
-	d := k.bucket.Capabilities().DefaultRetention
 	return storage.Retention{}, fmt.Errorf("%w: policy %q asks for a %s lock of %s, and the bucket's default is %s for %s: neither is the stronger; change one of them",
-		ErrUsage, k.policy.segment(), k.policy.Lock, k.policy.Keep, d.Mode, Period{Years: d.Years, Days: d.Days})
+		ErrUsage, p.segment(), p.Lock, p.Keep, d.Mode, Period{Years: d.Years, Days: d.Days})
 }
 
 // customTime is by what GCS's rules expire an object: the earliest time it may

@@ -7,6 +7,9 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
+
+	"github.com/pgstow/pgstow/storage"
 )
 
 // RightsOptions choose what LeastRights prints.
@@ -16,6 +19,9 @@ type RightsOptions struct {
 	// Policy is how archives are to be kept: what it does not ask for is not
 	// granted.
 	Policy Policy
+	// BucketLock is the bucket's own default, where it has one: archives get it
+	// where it is stronger than the policy's lock.
+	BucketLock storage.DefaultRetention
 	// MaxKeep is the longest lock that `pgstow retain` may set; zero is
 	// DefaultMaxKeep.
 	MaxKeep Period
@@ -30,6 +36,9 @@ func LeastRights(opts RightsOptions) (string, error) {
 	if err := opts.Policy.Check(opts.MaxKeep); err != nil {
 		return "", err
 	}
+	if err := opts.applyBucketLock(); err != nil {
+		return "", err
+	}
 	switch opts.Place.Scheme {
 	case "s3":
 		return indented(opts.iamPolicy())
@@ -37,6 +46,23 @@ func LeastRights(opts RightsOptions) (string, error) {
 		return opts.gcsRole()
 	}
 	return "", fmt.Errorf("%w: a %s bucket has no rights of its own to grant: those of the files count", ErrUsage, opts.Place.Scheme)
+}
+
+// applyBucketLock makes the policy lock as its archives will be. Without a lock of
+// its own the bucket locks by itself, and what comes later has to ask for as much.
+func (o *RightsOptions) applyBucketLock() error {
+	d := o.BucketLock
+	if d.From(time.Now()).IsZero() || o.Policy.Lock == storage.LockNone && o.Profile == ProfileVault {
+		return nil
+	}
+	lock, err := o.Policy.lockUnder(d, time.Now())
+	if err != nil {
+		return err
+	}
+	if own := (Period{Years: d.Years, Days: d.Days}); lock.Mode != o.Policy.Lock || own.LongerThan(o.Policy.Keep) {
+		o.Policy.Lock, o.Policy.Keep = lock.Mode, own
+	}
+	return nil
 }
 
 func indented(v any) (string, error) {

@@ -124,6 +124,38 @@ func TestLeastRightsLimitsLocks(t *testing.T) {
 	}
 }
 
+// The bucket's own lock is the limit where it is the stronger one.
+func TestLeastRightsUnderABucketLock(t *testing.T) {
+	for name, c := range map[string]struct {
+		profile    Profile
+		policy     Policy
+		own        storage.DefaultRetention
+		mode, days string // "" where nothing may be locked
+		refused    bool
+	}{
+		"longer":             {ProfileArchive, Policy{Lock: storage.Governance, Keep: Period{Years: 1}}, storage.DefaultRetention{Mode: storage.Governance, Years: 2}, "GOVERNANCE", "733", false},
+		"firmer and longer":  {ProfileVault, Policy{Lock: storage.Governance, Keep: Period{Years: 1}}, storage.DefaultRetention{Mode: storage.Compliance, Days: 800}, "COMPLIANCE", "802", false},
+		"weaker":             {ProfileArchive, Policy{Lock: storage.Compliance, Keep: Period{Years: 1}}, storage.DefaultRetention{Mode: storage.Governance, Days: 9}, "COMPLIANCE", "368", false},
+		"neither":            {ProfileArchive, Policy{Lock: storage.Compliance, Keep: Period{Years: 1}}, storage.DefaultRetention{Mode: storage.Governance, Years: 2}, "", "", true},
+		"no lock of its own": {ProfileArchive, Policy{Name: "dev", Keep: Period{Days: 30}}, storage.DefaultRetention{Mode: storage.Governance, Days: 9}, "GOVERNANCE", "11", false},
+		"and a vault":        {ProfileVault, Policy{Name: "dev", Keep: Period{Days: 30}}, storage.DefaultRetention{Mode: storage.Governance, Days: 9}, "", "", false},
+	} {
+		opts := RightsOptions{Profile: c.profile, Place: Place{Scheme: "s3", Bucket: "b"}, Policy: c.policy, BucketLock: c.own}
+		if c.refused {
+			if _, err := LeastRights(opts); !errors.Is(err, ErrUsage) {
+				t.Errorf("%s: %v", name, err)
+			}
+			continue
+		}
+		p := printed(t, opts)
+		mode := strings.Join(p.statement("Locks").Condition["StringEquals"]["s3:object-lock-mode"], "")
+		days := strings.Join(p.statement("NoLongerLocks").Condition["NumericGreaterThan"]["s3:object-lock-remaining-retention-days"], "")
+		if mode != c.mode || days != c.days {
+			t.Errorf("%s: %s for %s days, want %s for %s", name, mode, days, c.mode, c.days)
+		}
+	}
+}
+
 func TestLeastRightsPlaces(t *testing.T) {
 	kms := func(key string) Policy {
 		return Policy{Name: "k", Encryption: Encryption{Mode: storage.EncryptionKMS, Key: key}}

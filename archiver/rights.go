@@ -9,29 +9,32 @@ import (
 	"github.com/pgstow/pgstow/storage"
 )
 
-// Profile is what credentials are meant for. Each can do what the one before
-// it can, and more.
+// Profile is what credentials are meant for.
 type Profile string
 
 // The profiles.
 const (
 	// ProfileVault adds archives and can neither see nor change what is there.
 	ProfileVault Profile = "vault"
-	// ProfileArchive reads back what it adds, lists, shows and restores.
+	// ProfileArchive reads back what it adds, lists, shows, verifies, drills and
+	// restores.
 	ProfileArchive Profile = "archive"
 	// ProfileFull also retains, holds, expires, cleans up and sets lifecycle rules.
 	ProfileFull Profile = "full"
+	// ProfileAuditor sees all of it, under whatever policy, and changes nothing.
+	ProfileAuditor Profile = "auditor"
 )
 
-// Profiles in the order in which they grow.
+// Profiles that archive, in the order in which they grow: each can do what the
+// one before it can, and more.
 var Profiles = []Profile{ProfileVault, ProfileArchive, ProfileFull}
 
 // ParseProfile reads a profile's name; another is ErrUsage.
 func ParseProfile(name string) (Profile, error) {
-	if p := Profile(name); slices.Contains(Profiles, p) {
+	if p := Profile(name); p == ProfileAuditor || slices.Contains(Profiles, p) {
 		return p, nil
 	}
-	return "", fmt.Errorf("%w: profile %q; want vault, archive or full", ErrUsage, name)
+	return "", fmt.Errorf("%w: profile %q; want vault, archive, full or auditor", ErrUsage, name)
 }
 
 // Does is what a profile is for, in a few words.
@@ -40,14 +43,16 @@ func (p Profile) Does() string {
 	case ProfileVault:
 		return "adds archives, and nothing else"
 	case ProfileArchive:
-		return "archives, reads back, lists, shows and restores"
+		return "archives, reads back, lists, shows, verifies, drills and restores"
 	case ProfileFull:
 		return "also retains, holds, expires, cleans up and sets lifecycle rules"
+	case ProfileAuditor:
+		return "lists, shows, verifies and audits, and changes nothing"
 	}
 	return ""
 }
 
-// includes reports whether q's rights are among p's.
+// includes reports whether q's rights are among p's, both of Profiles.
 func (p Profile) includes(q Profile) bool {
 	return q != "" && indexOf(p) >= indexOf(q)
 }
@@ -107,8 +112,8 @@ const (
 
 // right is what one store wants for an operation.
 type right struct {
-	name string // "" where the store wants none of its own
-	from Profile
+	name string  // "" where the store wants none of its own
+	from Profile // "" where no profile that archives needs it
 	on   scope
 }
 
@@ -120,6 +125,8 @@ type need struct {
 	gcs  right
 	// when is nil where every policy needs it.
 	when func(Policy) bool
+	// audits: the auditor needs it too.
+	audits bool
 	// untried is why doctor does not try it.
 	untried string
 }
@@ -134,30 +141,34 @@ var needs = []need{
 	{op: opLock, does: "lock objects until a time", when: Policy.locks, s3: right{"s3:PutObjectRetention", ProfileVault, onObjects}, gcs: right{"storage.objects.setRetention", ProfileVault, onObjects}},
 	{op: opExtend, does: "extend locks", when: Policy.locks, s3: right{"s3:PutObjectRetention", ProfileVault, onObjects}, gcs: right{"storage.objects.update", ProfileFull, onObjects}},
 	{op: opTag, does: "tag objects", when: Policy.marks, s3: right{"s3:PutObjectTagging", ProfileVault, onObjects}},
+	{op: opTag, does: "tag records of any policy's archives", s3: right{"s3:PutObjectTagging", ProfileFull, onObjects}},
 	{op: opHold, does: "put objects on legal hold", when: Policy.holds, s3: right{"s3:PutObjectLegalHold", ProfileVault, onObjects}, gcs: right{"storage.objects.update", ProfileFull, onObjects}},
 	{op: opRelease, does: "set and release legal holds", s3: right{"s3:PutObjectLegalHold", ProfileFull, onObjects}, gcs: right{"storage.objects.update", ProfileFull, onObjects}},
 	{op: opEncrypt, does: "encrypt with the key", when: Policy.hasKey, s3: right{"kms:GenerateDataKey", ProfileVault, onKey}},
-	{op: opDecrypt, does: "join the parts of an encrypted upload, and read", when: Policy.hasKey, s3: right{"kms:Decrypt", ProfileVault, onKey}},
+	{op: opDecrypt, does: "join the parts of an encrypted upload, and read", audits: true, when: Policy.hasKey, s3: right{"kms:Decrypt", ProfileVault, onKey}},
 	{op: opAbort, does: "abort the upload of a run that failed", s3: right{"s3:AbortMultipartUpload", ProfileVault, onObjects}},
 
-	{op: opVersioning, does: "see whether the bucket keeps versions", s3: right{"s3:GetBucketVersioning", ProfileArchive, onBucket}, gcs: right{"storage.buckets.get", ProfileArchive, onBucket}},
-	{op: opLockSettings, does: "see the bucket's object lock and default retention", s3: right{"s3:GetBucketObjectLockConfiguration", ProfileArchive, onBucket}, gcs: right{"storage.buckets.get", ProfileArchive, onBucket}},
-	{op: opList, does: "list archives", s3: right{"s3:ListBucket", ProfileArchive, onListing}, gcs: right{"storage.objects.list", ProfileArchive, onBucket}},
-	{op: opListVersions, does: "list archives that later versions or delete markers hide", s3: right{"s3:ListBucketVersions", ProfileArchive, onListing}, gcs: right{"storage.objects.list", ProfileArchive, onBucket}},
-	{op: opRead, does: "read archives", s3: right{"s3:GetObject", ProfileArchive, onObjects}, gcs: right{"storage.objects.get", ProfileArchive, onObjects}},
-	{op: opReadVersion, does: "read the version that was archived", s3: right{"s3:GetObjectVersion", ProfileArchive, onObjects}, gcs: right{"storage.objects.get", ProfileArchive, onObjects}},
+	{op: opVersioning, does: "see whether the bucket keeps versions", audits: true, s3: right{"s3:GetBucketVersioning", ProfileArchive, onBucket}, gcs: right{"storage.buckets.get", ProfileArchive, onBucket}},
+	{op: opLockSettings, does: "see the bucket's object lock and default retention", audits: true, s3: right{"s3:GetBucketObjectLockConfiguration", ProfileArchive, onBucket}, gcs: right{"storage.buckets.get", ProfileArchive, onBucket}},
+	{op: opList, does: "list archives", audits: true, s3: right{"s3:ListBucket", ProfileArchive, onListing}, gcs: right{"storage.objects.list", ProfileArchive, onBucket}},
+	{op: opListVersions, does: "list archives that later versions or delete markers hide", audits: true, s3: right{"s3:ListBucketVersions", ProfileArchive, onListing}, gcs: right{"storage.objects.list", ProfileArchive, onBucket}},
+	{op: opRead, does: "read archives", audits: true, s3: right{"s3:GetObject", ProfileArchive, onObjects}, gcs: right{"storage.objects.get", ProfileArchive, onObjects}},
+	{op: opReadVersion, does: "read the version that was archived", audits: true, s3: right{"s3:GetObjectVersion", ProfileArchive, onObjects}, gcs: right{"storage.objects.get", ProfileArchive, onObjects}},
 	{op: opReadLock, does: "read back locks", when: Policy.locks, s3: right{"s3:GetObjectRetention", ProfileArchive, onObjects}, gcs: right{"storage.objects.get", ProfileArchive, onObjects}},
+	{op: opReadLock, does: "see locks, whatever locks", audits: true, s3: right{"s3:GetObjectRetention", ProfileFull, onObjects}, gcs: right{"storage.objects.get", ProfileArchive, onObjects}},
 	{op: opReadHold, does: "read back legal holds", when: Policy.holds, s3: right{"s3:GetObjectLegalHold", ProfileArchive, onObjects}, gcs: right{"storage.objects.get", ProfileArchive, onObjects}},
-	{op: opReadHold, does: "see legal holds", s3: right{"s3:GetObjectLegalHold", ProfileFull, onObjects}, gcs: right{"storage.objects.get", ProfileArchive, onObjects}},
+	{op: opReadHold, does: "see legal holds", audits: true, s3: right{"s3:GetObjectLegalHold", ProfileFull, onObjects}, gcs: right{"storage.objects.get", ProfileArchive, onObjects}},
 	{op: opReadTags, does: "read back tags", when: Policy.marks, s3: right{"s3:GetObjectTagging", ProfileArchive, onObjects}},
 	{op: opReadTagsOf, does: "read back the tags of a version", when: Policy.marks, s3: right{"s3:GetObjectVersionTagging", ProfileArchive, onObjects}},
+	{op: opReadTags, does: "see tags, whatever the policy", audits: true, s3: right{"s3:GetObjectTagging", "", onObjects}},
+	{op: opReadTagsOf, does: "see the tags of a version, whatever the policy", audits: true, s3: right{"s3:GetObjectVersionTagging", "", onObjects}},
 	{op: opThaw, does: "thaw dumps in cold classes", when: Policy.coldens, untried: "it takes a dump in a cold class", s3: right{"s3:RestoreObject", ProfileArchive, onObjects}},
 
 	{op: opDelete, does: "delete, where the bucket keeps no versions", s3: right{"s3:DeleteObject", ProfileFull, onObjects}, gcs: right{"storage.objects.delete", ProfileFull, onObjects}},
 	{op: opDeleteVersion, does: "delete versions and delete markers that nothing locks", s3: right{"s3:DeleteObjectVersion", ProfileFull, onObjects}, gcs: right{"storage.objects.delete", ProfileFull, onObjects}},
-	{op: opListUploads, does: "find the uploads of runs that were killed", s3: right{"s3:ListBucketMultipartUploads", ProfileFull, onBucket}},
-	{op: opListParts, does: "see how old and large such uploads are", s3: right{"s3:ListMultipartUploadParts", ProfileFull, onObjects}},
-	{op: opReadRules, does: "read lifecycle rules", s3: right{"s3:GetLifecycleConfiguration", ProfileFull, onBucket}, gcs: right{"storage.buckets.get", ProfileFull, onBucket}},
+	{op: opListUploads, does: "find the uploads of runs that were killed", audits: true, s3: right{"s3:ListBucketMultipartUploads", ProfileFull, onBucket}},
+	{op: opListParts, does: "see how old and large such uploads are", audits: true, s3: right{"s3:ListMultipartUploadParts", ProfileFull, onObjects}},
+	{op: opReadRules, does: "read lifecycle rules", audits: true, s3: right{"s3:GetLifecycleConfiguration", ProfileFull, onBucket}, gcs: right{"storage.buckets.get", ProfileFull, onBucket}},
 	{op: opWriteRules, does: "write lifecycle rules", untried: "it would change the bucket", s3: right{"s3:PutLifecycleConfiguration", ProfileFull, onBucket}, gcs: right{"storage.buckets.update", ProfileFull, onBucket}},
 }
 
@@ -172,6 +183,18 @@ func (p Policy) hasKey() bool {
 func (p Policy) coldens() bool {
 	cold := func(class string) bool { return coldClasses[class] != nil }
 	return cold(p.StorageClass) || slices.ContainsFunc(p.Transitions, func(t Transition) bool { return cold(t.To) })
+}
+
+// under reports whether a policy asks for it.
+func (n need) under(p Policy) bool { return n.when == nil || n.when(p) }
+
+// grants reports whether credentials of a profile, for a policy, have it.
+func (n need) grants(r right, profile Profile, policy Policy) bool {
+	has := profile.includes(r.from)
+	if profile == ProfileAuditor {
+		has = n.audits
+	}
+	return r.name != "" && has && n.under(policy)
 }
 
 // of is the right that a place's store wants.
@@ -227,7 +250,7 @@ func (p Place) granted(profile Profile, policy Policy) []right {
 	var all []right
 	for _, n := range needs {
 		r := n.of(p.Scheme)
-		if r.name == "" || !profile.includes(r.from) || n.when != nil && !n.when(policy) ||
+		if !n.grants(r, profile, policy) ||
 			slices.ContainsFunc(all, func(has right) bool { return has.name == r.name }) {
 			continue
 		}
@@ -241,7 +264,7 @@ func (p Place) lacking(profile Profile, policy Policy, denied map[operation]bool
 	var lacks []string
 	for _, n := range needs {
 		r := n.of(p.Scheme)
-		if denied[n.op] && r.name != "" && profile.includes(r.from) && (n.when == nil || n.when(policy)) && !slices.Contains(lacks, r.name) {
+		if denied[n.op] && n.grants(r, profile, policy) && !slices.Contains(lacks, r.name) {
 			lacks = append(lacks, r.name)
 		}
 	}

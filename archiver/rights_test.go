@@ -11,18 +11,25 @@ import (
 func rightsTable() string {
 	var b strings.Builder
 	b.WriteString("| to | S3 | from profile | GCS | from profile |\n|---|---|---|---|---|\n")
-	cell := func(r right) string {
+	cell := func(n need, r right) string {
 		if r.name == "" {
 			return "| |"
 		}
-		return fmt.Sprintf(" `%s` | %s |", r.name, r.from)
+		profiles := []string{}
+		if r.from != "" {
+			profiles = append(profiles, string(r.from))
+		}
+		if n.audits {
+			profiles = append(profiles, string(ProfileAuditor))
+		}
+		return fmt.Sprintf(" `%s` | %s |", r.name, strings.Join(profiles, ", "))
 	}
 	for _, n := range needs {
 		does := n.does
 		if n.when != nil {
 			does += ", where the policy says so"
 		}
-		fmt.Fprintf(&b, "| %s |%s%s\n", does, cell(n.s3), cell(n.gcs))
+		fmt.Fprintf(&b, "| %s |%s%s\n", does, cell(n, n.s3), cell(n, n.gcs))
 	}
 	return b.String()
 }
@@ -58,7 +65,7 @@ func TestNeedsAreWhole(t *testing.T) {
 			t.Errorf("%+v", n)
 		}
 		for scheme, r := range map[string]right{"s3": n.s3, "gs": n.gcs} {
-			if r.name != "" && (indexOf(r.from) < 0 || strings.HasPrefix(r.name, "storage.") != (scheme == "gs")) {
+			if r.name != "" && (indexOf(r.from) < 0 && !(n.audits && r.from == "") || strings.HasPrefix(r.name, "storage.") != (scheme == "gs")) {
 				t.Errorf("%s: %+v", n.op, r)
 			}
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/urfave/cli/v2"
 
@@ -13,6 +14,8 @@ import (
 
 const (
 	flagPrintPolicy = "print-policy"
+	flagBucketLock  = "bucket-lock"
+	flagFor         = "for"
 	doctorWidth     = 49 // beside status and name
 )
 
@@ -20,16 +23,16 @@ func doctorCommand(rt *runtime) *command {
 	return &command{
 		manual: manual{
 			usage: []string{
-				"doctor [--db URL] [--to BUCKET] [--no-write] [--pg-bin DIR] [--json]",
-				"doctor DATABASE --config FILE [--no-write] [--pg-bin DIR] [--json]",
+				"doctor [--db URL] [--to BUCKET] [--for PROFILE] [--no-write] [--json]",
+				"doctor DATABASE --config FILE [--for PROFILE] [--no-write] [--json]",
 				"doctor --print-policy PROFILE --to BUCKET [--policy NAME | --keep ...]",
 			},
 			text: `
 Checks what an archive would need: client programs, connection, pooler, rights in the database, and the bucket. There it does what pgstow does, in a folder of its own (pgstow-doctor/): uploads are begun and given up, one tiny object is written, read, locked as the policy locks but for minutes, refused to be deleted, and removed where nothing locks it. What is not given is not checked. DATABASE is a name in the configuration, and brings its store and policy with it.
 
-Each line is ok, denied (with the right that is missing), unsupported or failed. Only what an archive cannot do without makes the exit code other than 0: credentials that may do nothing but add are good for a vault. The last line says for which profile they are enough.
+Each line is ok, denied (with the right that is missing), unsupported or failed. Only what an archive cannot do without makes the exit code other than 0: credentials that may do nothing but add are good for a vault. The last line says for which profile they are enough. With --for a right that the profile lacks is a failure; --for auditor reads what is there and writes nothing.
 
---print-policy prints the least rights for a profile: "vault" adds archives and nothing else, "archive" also reads back, lists, shows and restores, "full" also retains, holds, expires, cleans up and sets lifecycle rules. For S3 it is an IAM policy, for GCS a custom role. Locks, holds, tags and a key are granted as far as the policy asks for them. Nothing is asked of the store.`,
+--print-policy prints the least rights for a profile: "vault" adds archives and nothing else, "archive" also reads back, lists, shows, verifies, drills and restores, "full" also retains, holds, expires, cleans up and sets lifecycle rules. "auditor" lists, shows, verifies and audits archives of any policy, and changes nothing. For S3 it is an IAM policy, for GCS a custom role. Locks, holds, tags and a key are granted as far as the policy asks for them. Nothing is asked of the store: a default lock of the bucket's own, which archives get where it is the stronger, is named with --bucket-lock.`,
 			examples: []example{
 				{"Before the first archive:",
 					"export PGSTOW_DB=service=orders\npgstow doctor --to 's3://acme-archives/pg/?region=eu-central-1'"},
@@ -40,6 +43,7 @@ Each line is ok, denied (with the right that is missing), unsupported or failed.
 						"aws iam create-policy --policy-name pgstow-vault \\\n    --policy-document file://vault.json\n" +
 						"pgstow doctor --print-policy vault --to gs://acme-vault/pg/ \\\n    --keep 7y --lock compliance > vault.yaml\n" +
 						"gcloud iam roles create pgstow_vault --project=acme --file=vault.yaml"},
+				{"Whether an auditor's credentials are enough:", "pgstow doctor --for auditor --to s3://acme-vault/pg/"},
 			},
 			exits: []int{exitDatabase, exitStorage, exitNotFound, exitRefused},
 		},
@@ -51,12 +55,20 @@ Each line is ok, denied (with the right that is missing), unsupported or failed.
 				bucketFlag("to"),
 			}, policyFlags(), []cli.Flag{
 				&cli.BoolFlag{Name: "no-write", Usage: "write nothing to the bucket: its rights to write are not tried then"},
-				&cli.StringFlag{Name: flagPrintPolicy, Usage: "print the least rights for `PROFILE` (vault, archive or full) and check nothing"},
+				&cli.StringFlag{Name: flagPrintPolicy, Usage: "print the least rights for `PROFILE` (vault, archive, full or auditor) and check nothing"},
+				&cli.StringFlag{Name: flagFor, Usage: "want the credentials to be enough for `PROFILE`"},
+				&cli.StringFlag{Name: flagBucketLock, Usage: "with --print-policy: the bucket's own default lock, `MODE:PERIOD`, such as governance:1y"},
 				pgBinFlag(), poolerFlag(), jsonFlag(),
 			}),
 			Action: func(c *cli.Context) error {
 				if c.IsSet(flagPrintPolicy) {
+					if c.IsSet(flagFor) {
+						return usagef("--for and --print-policy exclude each other: one checks, the other prints")
+					}
 					return printPolicy(c, rt)
+				}
+				if c.IsSet(flagBucketLock) {
+					return usagef("--bucket-lock goes with --print-policy; without it the bucket is asked")
 				}
 				d, err := newDoctor(c, rt)
 				if err != nil {
@@ -94,11 +106,19 @@ func newDoctor(c *cli.Context, rt *runtime) (*doctor, error) {
 		return nil, err
 	case found:
 		d.opts.Place, d.opts.NoWrite = bucket.rights, c.Bool("no-write")
+		if c.IsSet(flagFor) {
+			if d.opts.For, err = archiver.ParseProfile(c.String(flagFor)); err != nil {
+				return nil, err
+			}
+		}
 		d.opts.Announce = func(text string) { fmt.Fprintf(rt.err, "pgstow: %s\n", text) }
 		if d.opts.Policy, d.opts.MaxKeep, err = rt.keeping(c, source, bucket); err != nil {
 			return nil, err
 		}
 		d.opts.OpenBucket = func(ctx context.Context) (storage.Bucket, error) { return bucket.open(ctx, rt.log) }
+	}
+	if c.IsSet(flagFor) && d.opts.OpenBucket == nil {
+		return nil, usagef("--for: of which bucket? Name it with --to")
 	}
 	return d, nil
 }
@@ -121,8 +141,12 @@ func printPolicy(c *cli.Context, rt *runtime) error {
 	if err != nil {
 		return err
 	}
+	lock, err := bucketLock(c.String(flagBucketLock), bucket)
+	if err != nil {
+		return err
+	}
 	text, err := archiver.LeastRights(archiver.RightsOptions{
-		Profile: profile, Place: bucket.rights, Policy: policy, MaxKeep: maxKeep, JSON: c.Bool(flagJSON),
+		Profile: profile, Place: bucket.rights, Policy: policy, BucketLock: lock, MaxKeep: maxKeep, JSON: c.Bool(flagJSON),
 	})
 	if err != nil {
 		return err
@@ -131,6 +155,23 @@ func printPolicy(c *cli.Context, rt *runtime) error {
 		return fmt.Errorf("write output: %w", err)
 	}
 	return nil
+}
+
+// bucketLock reads --bucket-lock.
+func bucketLock(text string, b bucketURL) (d storage.DefaultRetention, err error) {
+	if text == "" {
+		return d, nil
+	}
+	mode, rest, _ := strings.Cut(text, ":")
+	period, err := archiver.ParsePeriod(rest)
+	d = storage.DefaultRetention{Mode: storage.LockMode(mode), Years: period.Years, Days: period.Days}
+	switch {
+	case d.Mode != storage.Governance && d.Mode != storage.Compliance, err != nil, period.Months != 0:
+		return d, usagef("--bucket-lock %q: want governance or compliance, a colon and years or days, such as governance:1y", text)
+	case b.scheme != "s3":
+		return d, usagef("--bucket-lock: only S3 buckets have a default that counts for rights; %s has none", b)
+	}
+	return d, nil
 }
 
 func (d *doctor) run(ctx context.Context, rt *runtime) error {
