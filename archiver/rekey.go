@@ -296,8 +296,8 @@ func (u unsealer) rekeyed(ctx context.Context, o *StoredObject, own []byte) (key
 		}
 	}
 	if unread != nil {
-		return nil, nil, fmt.Errorf("%w: %w: %s: none of the identities given opens it, and of the headers that rekey has added some cannot be read: %s",
-			ErrIntegrity, ErrIdentity, o.Key, oneLine(unread))
+		return nil, nil, notDecrypted("%s: none of the identities given opens it, and of the headers that rekey has added some cannot be read: %s",
+			o.Key, oneLine(unread))
 	}
 	return nil, others, nil
 }

@@ -19,6 +19,18 @@ import (
 // that somebody changed looks the same, so that it is an ErrIntegrity, too.
 var ErrIdentity = errors.New("not decrypted")
 
+// identityError says whom something is encrypted to, and what to do.
+type identityError struct{ text string }
+
+func notDecrypted(format string, args ...any) error {
+	return &identityError{text: fmt.Sprintf(format, args...)}
+}
+
+func (e *identityError) Error() string { return e.text }
+
+// Is makes it an ErrIdentity and an ErrIntegrity.
+func (e *identityError) Is(target error) bool { return target == ErrIdentity || target == ErrIntegrity }
+
 // The parts of an age file: header, nonce, then chunks of one size; the last one
 // may be shorter.
 const (
@@ -66,8 +78,7 @@ func (u unsealer) header(ctx context.Context, o *StoredObject, version string) (
 // one that rekey has put beside it.
 func (u unsealer) fileKey(ctx context.Context, o *StoredObject, header []byte) ([]byte, error) {
 	if u.ids.IsZero() {
-		return nil, fmt.Errorf("%w: %w: %s is encrypted to %s; give --identity FILE with the private key of one of them",
-			ErrIntegrity, ErrIdentity, o.Key, briefly(o.recipients))
+		return nil, notDecrypted("%s is encrypted to %s; give --identity FILE with the private key of one of them", o.Key, briefly(o.recipients))
 	}
 	key, err := u.ids.open(header)
 	if err == nil || !errors.Is(err, ErrIdentity) {
@@ -77,8 +88,8 @@ func (u unsealer) fileKey(ctx context.Context, o *StoredObject, header []byte) (
 	if key != nil || err != nil {
 		return key, err
 	}
-	return nil, fmt.Errorf("%w: %w: %s is encrypted to %s, and none of the identities given is the private key of one; give that with --identity",
-		ErrIntegrity, ErrIdentity, o.Key, briefly(append(others, o.recipients...)))
+	return nil, notDecrypted("%s is encrypted to %s, and none of the identities given is the private key of one; give that with --identity",
+		o.Key, briefly(append(others, o.recipients...)))
 }
 
 func named(key string, err error) error {

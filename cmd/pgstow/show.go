@@ -105,7 +105,8 @@ func (s show) run(ctx context.Context, rt *runtime) error {
 		return err
 	}
 	if result.Index == nil && len(result.Manifest.Recipients) > 0 {
-		rt.log.Info("its tables are told by the index, which is encrypted: give --identity FILE to see them")
+		fmt.Fprintln(rt.err, "pgstow: its tables stand in the index, which is encrypted: give --identity FILE to see them")
+		return nil
 	}
 	return printContents(rt, result.Index)
 }
@@ -138,6 +139,11 @@ func (s show) print(rt *runtime, r *archiver.ShowResult) error {
 		t.row("", fmt.Sprintf("%s, %s uncompressed", size(m.Totals.Bytes), size(m.Totals.RawBytes)))
 	}
 	recipientRows(t, "encrypted to", m.Recipients)
+	for _, rec := range r.Records {
+		if rec.Record != nil {
+			recipientRows(t, "by rekey to", rec.Record.Recipients)
+		}
+	}
 	objectRow(t, s.bucket, "dump", &m.Objects.Dump)
 	objectRow(t, s.bucket, "index", m.Objects.Index)
 	objectRow(t, s.bucket, "globals", m.Objects.Globals)
