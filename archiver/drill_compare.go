@@ -9,6 +9,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 
 	"golang.org/x/sync/errgroup"
@@ -89,6 +90,10 @@ func (c *comparison) open(ctx context.Context) (*dumper.CopySession, error) {
 }
 
 func (c *comparison) differs(d DrillDifference) {
+	// Names come in the archive's encoding, whatever that is.
+	for _, s := range []*string{&d.Name, &d.What, &d.Key} {
+		*s = strings.ToValidUTF8(*s, "?")
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.differences = append(c.differences, d)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/pgstow/pgstow/dumper"
 	"github.com/pgstow/pgstow/internal/testenv"
+	"github.com/pgstow/pgstow/storage"
 	"github.com/pgstow/pgstow/storage/storagetest"
 )
 
@@ -25,10 +26,13 @@ func created(t *testing.T, pg *testenv.Cluster, options string) string {
 // pg_dump, raises no alarm; and under each of them a changed byte is found.
 func TestDrillOfOtherDatabases(t *testing.T) {
 	pg := testenv.Postgres(t)
+	const latin = `CREATE SCHEMA "Gemüse"; CREATE TABLE "Gemüse"."Größe" ("Ä" text PRIMARY KEY); INSERT INTO "Gemüse"."Größe" VALUES ('é'), ('ß');
+		CREATE SEQUENCE "Gemüse"."Zähler"; COMMENT ON TABLE "Gemüse"."Größe" IS 'Übergröße'; CREATE INDEX "schön" ON "Gemüse"."Größe" (lower("Ä"))`
 	for _, c := range []struct{ name, options, sql, change, what string }{
+		{"LATIN1, dumped so", `ENCODING 'LATIN1' LOCALE 'C'`, latin, `UPDATE "Gemüse"."Größe" SET "Ä" = 'è' WHERE "Ä" = 'é'`, "2 rows as expected"},
+		{"LATIN1, dumped so", `ENCODING 'LATIN1' LOCALE 'C'`, latin, `DROP INDEX "Gemüse"."schön"`, "it is not there"},
 		{"LATIN1", `ENCODING 'LATIN1' LOCALE 'C'`,
-			`CREATE SCHEMA "Gemüse"; CREATE TABLE "Gemüse"."Größe" ("Ä" text PRIMARY KEY); INSERT INTO "Gemüse"."Größe" VALUES ('é'), ('ß');
-			CREATE SEQUENCE "Gemüse"."Zähler"; COMMENT ON TABLE "Gemüse"."Größe" IS 'Übergröße'`,
+			latin,
 			`UPDATE "Gemüse"."Größe" SET "Ä" = 'è' WHERE "Ä" = 'é'`, "2 rows as expected"},
 		{"SQL_ASCII", `ENCODING 'SQL_ASCII' LOCALE 'C'`, `CREATE TABLE a (id int PRIMARY KEY, b text); INSERT INTO a VALUES (1, E'\344\377'), (2, E'\303\244')`,
 			`UPDATE a SET b = E'\344\376' WHERE id = 1`, "id=1"},
@@ -53,7 +57,15 @@ func TestDrillOfOtherDatabases(t *testing.T) {
 			db := created(t, pg, c.options)
 			pg.Exec(t, db, c.sql)
 			b := storagetest.NewMemory(storagetest.MemoryOptions{})
-			m := archived(t, pg, db, b).Manifest
+			var args []string
+			if strings.HasSuffix(c.name, "dumped so") {
+				args = []string{"--encoding=LATIN1"}
+			}
+			archive, err := Archive(t.Context(), ArchiveOptions{Bucket: b, Conn: connTo(t, pg, db), Pgstow: "test", DumpArgs: args})
+			if err != nil {
+				t.Fatal(err)
+			}
+			m := archive.Manifest
 			const settings = `SELECT concat_ws(' ', pg_encoding_to_char(encoding), datlocprovider, datcollate, daticulocale) FROM pg_database WHERE datname = `
 			res, err := drilled(t, pg, b, m.ID, func(o *DrillOptions) {
 				o.restored = func(_ context.Context, copied dumper.Conn) error {
@@ -222,12 +234,14 @@ func TestDrillSigned(t *testing.T) {
 	pg := testenv.Postgres(t)
 	key := sshKey(t, "ed25519")
 	signers := allowed(t, `me namespaces="pgstow" `+publicText(t, key))
-	b, unsigned := archivedSQL(t, pg, `CREATE TABLE a AS SELECT generate_series(1, 10) AS id`)
+	b := lockable()
+	unsigned := archived(t, pg, "postgres", b).Manifest
 	trust := Trust{Signers: signers, Require: true}
 	if res, err := drilled(t, pg, b, unsigned.ID, func(o *DrillOptions) { o.Trust = trust }); res != nil || !errors.Is(err, ErrIntegrity) || drillRecords(t, b) > 0 {
 		t.Errorf("%v %+v", err, res)
 	}
-	res, err := Archive(t.Context(), ArchiveOptions{Bucket: b, Conn: connTo(t, pg, "postgres"), Name: "signed", Pgstow: "test", Signer: openKey(t, key)})
+	res, err := Archive(t.Context(), ArchiveOptions{Bucket: b, Conn: connTo(t, pg, "postgres"), Name: "signed", Pgstow: "test", Signer: openKey(t, key),
+		Policy: Policy{Keep: Period{Days: 30}, Lock: storage.Compliance}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,5 +252,14 @@ func TestDrillSigned(t *testing.T) {
 	records, err := readRecords(t.Context(), b, resolved(t, b, res.Manifest.ID), RecordDrill, trust)
 	if err != nil || len(records) != 1 || records[0].Name != drill.Record || records[0].Signature == nil || records[0].Signature.State != SignatureValid {
 		t.Errorf("%v %+v", err, records)
+	}
+	dump, err := b.Stat(t.Context(), res.Manifest.Objects.Dump.Key, "")
+	if err != nil || dump.Retention.IsZero() {
+		t.Fatal(err, dump)
+	}
+	for _, name := range []string{drill.Record, drill.Record + SuffixSignature} {
+		if o, err := b.Stat(t.Context(), keyOf(res.Manifest, name), ""); err != nil || o.Retention != dump.Retention {
+			t.Errorf("%s is kept %+v, the dump %+v, %v", name, o.Retention, dump.Retention, err)
+		}
 	}
 }

@@ -4,6 +4,7 @@ package archiver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -42,11 +43,14 @@ func drillEverywhere(t *testing.T, majors map[int]loaded, source, tools int) {
 	from := majors[source]
 	all, m := archivedBy(t, from, testenv.MajorBin(t, tools))
 	for _, scratch := range testenv.Majors {
-		if scratch < source {
-			continue
-		}
 		b := bucketOf(t, all)
 		pg := majors[scratch].pg
+		if scratch < source {
+			if res, err := drilled(t, pg, b, m.ID, nil); res != nil || !errors.Is(err, dumper.ErrPreflight) || !strings.Contains(err.Error(), fmt.Sprintf("is PostgreSQL %d, the archive is of a server of version %d", scratch, source)) {
+				t.Errorf("on %d: %v %+v", scratch, err, res)
+			}
+			continue
+		}
 		for _, tamper := range []string{"", `UPDATE shop.customer SET ratio = ratio * 1.0000000000000002 WHERE id = 1500`} {
 			if tamper != "" && scratch > source {
 				continue
