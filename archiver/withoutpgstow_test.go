@@ -399,8 +399,8 @@ func (a *stockArchive) covered(b storage.Bucket) {
 	})
 }
 
-// gcloud is no Debian package and no local server speaks all that it asks for: of
-// its commands the form is checked, and what they are to do by one that copies.
+// gcloud is no Debian package, so that tests cannot count on it: of its command the
+// form is checked, and that what it copies lies where the rest of the page looks.
 func TestWithoutPgstowForm(t *testing.T) {
 	page := readStockPage(t)
 	for name, block := range page {
