@@ -27,6 +27,9 @@ type VerifyOptions struct {
 	By       string // who, recorded
 	Pgstow   string // this program's version
 	Signer   Signer // of the record; nil leaves it unsigned
+	// Identities open encrypted archives. Of one that none of them opens, all but its
+	// content is verified: ModeSealed.
+	Identities Identities
 	// Trust says whose signatures of manifests and records count.
 	Trust Trust
 
@@ -47,6 +50,8 @@ type VerifyOptions struct {
 const (
 	ModeFull  = "full"  // everything was read and compared
 	ModeQuick = "quick" // the store was asked
+	// ModeSealed: everything was read, and nobody could look into it: it is encrypted.
+	ModeSealed = "sealed"
 )
 
 // ResultUndecided is of a verification that could not be done, with nothing found
@@ -114,6 +119,8 @@ type Problem struct {
 	Object string `json:"object"`          // its name below the archive's key
 	Table  string `json:"table,omitempty"` // schema.table, or "large objects"
 	What   string `json:"what"`
+
+	inside bool // What may name what is in an encrypted object
 }
 
 func (p Problem) String() string {

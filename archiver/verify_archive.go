@@ -242,40 +242,82 @@ func (v *verifying) held(byPolicy bool) bool {
 // readBack reads index, globals and dump.
 func (v *verifying) readBack(ctx context.Context) {
 	v.Structure, v.Evidence = v.m.Structure, v.m.Evidence
-	index, err := v.readIndex(ctx)
-	v.finding(IndexName, err)
-	if o := v.m.Objects.Globals; o != nil && !v.gone(GlobalsName) {
-		_, err := readStored(ctx, v.opts.Bucket, o)
-		v.finding(GlobalsName, err)
-		v.Bytes += o.Size
+	var index *Index
+	if o := v.m.Objects.Index; o != nil && !v.gone(o) {
+		index = v.readIndex(ctx, o)
 	}
-	if v.err != nil {
+	if o := v.m.Objects.Globals; o != nil && !v.gone(o) {
+		v.readSmall(ctx, o)
+	}
+	o := v.m.Objects.Dump
+	if v.err != nil || v.gone(&o) {
 		return
 	}
 	if err := v.warm(ctx); err != nil {
-		v.finding(DumpName, err)
+		v.finding(nameOf(o.Key), err)
 		return
 	}
-	v.readDump(ctx, index)
+	v.readDump(ctx, o, index)
 }
 
-// readIndex reads the index and compares it with the manifest; nil when there is none.
-func (v *verifying) readIndex(ctx context.Context) (*Index, error) {
-	if v.m.Objects.Index == nil || v.gone(IndexName) {
-		return nil, nil
+// readSmall reads a small object and compares it; nil where that is impossible, which
+// is noted, or where it cannot be opened.
+func (v *verifying) readSmall(ctx context.Context, o *StoredObject) []byte {
+	var plain []byte
+	err := v.unlocked(func(ids Identities) (err error) {
+		plain, err = readPlain(ctx, v.opts.Bucket, v.entry, o, ids)
+		return err
+	}, func() error {
+		_, err := readStored(ctx, v.opts.Bucket, o)
+		return err
+	})
+	v.finding(nameOf(o.Key), err)
+	v.Bytes += o.Size
+	return plain
+}
+
+// unlocked does what needs the content, or, where no identity opens it, what can be
+// done without.
+func (v *verifying) unlocked(open func(Identities) error, sealed func() error) error {
+	if v.Mode != ModeSealed {
+		err := open(v.opts.Identities)
+		if !errors.Is(err, ErrIdentity) {
+			return err
+		}
+		v.Mode = ModeSealed
+		why := "give --identity"
+		if !v.opts.Identities.IsZero() {
+			why = "none of the identities opens it"
+		}
+		v.warn(v.opts.Log, "it is encrypted and its content was not looked at: "+why)
 	}
-	ix, err := readIndex(ctx, v.opts.Bucket, v.entry, v.m, Identities{})
+	return sealed()
+}
+
+// readIndex reads the index and compares it with the manifest; nil when it cannot be
+// relied on.
+func (v *verifying) readIndex(ctx context.Context, o *StoredObject) *Index {
+	raw := v.readSmall(ctx, o)
+	if raw == nil {
+		return nil
+	}
+	ix, err := decodeIndex(raw)
+	if err == nil {
+		err = ix.check(v.m)
+	}
 	if err != nil {
-		return nil, err
+		v.finding(nameOf(o.Key), err)
+		return nil
 	}
-	v.Bytes += v.m.Objects.Index.Size
-	if found := ix.totals(); !found.equal(v.m.Totals) {
+	found := ix.totals()
+	found.Bytes = v.m.Objects.Dump.Size // as it is stored, the index knows the plain one
+	if !found.equal(v.m.Totals) {
 		v.problems(Problem{Object: ManifestName, What: "its totals are not those of the index"})
 	}
 	if evidence, _ := ix.evidence(); evidence != v.m.Evidence {
 		v.problems(Problem{Object: ManifestName, What: fmt.Sprintf("it says evidence %s, the index has evidence %s", v.m.Evidence, evidence)})
 	}
-	return ix, nil
+	return ix
 }
 
 func (t Totals) equal(o Totals) bool {
@@ -284,25 +326,40 @@ func (t Totals) equal(o Totals) bool {
 	return rows && t == o
 }
 
-// readDump reads the dump; without an index its hash is all that is compared.
-func (v *verifying) readDump(ctx context.Context, index *Index) {
-	o := v.m.Objects.Dump
+// readDump reads the dump; without an index, or without a key, its hash is all that is
+// compared.
+func (v *verifying) readDump(ctx context.Context, o StoredObject, index *Index) {
+	name := nameOf(o.Key)
 	if o.Version == "" {
-		o.Version = v.entry.version(DumpName)
-	}
-	if v.gone(DumpName) {
-		return
+		o.Version = v.entry.version(name)
 	}
 	v.progress.total(o.Size, false)
 	v.progress.phase(PhaseReadBack)
 	pass := dumpPass{object: o, index: index, progress: v.progress}
+	if o.Encrypted() {
+		err := v.unlocked(func(ids Identities) error {
+			opened, err := openDump(ctx, v.opts.Bucket, v.entry, v.m, ids)
+			pass.unsealed, _ = opened.(*sealedDump)
+			return err
+		}, func() error { return nil })
+		if err != nil {
+			pass.unsealed = nil
+			v.finding(name, err)
+		}
+		if pass.unsealed == nil {
+			pass.index = nil
+		}
+		if v.err != nil {
+			return
+		}
+	}
 	problems, err := pass.read(ctx, storedDump{bucket: v.opts.Bucket, key: o.Key, version: o.Version})
 	v.Bytes += pass.n.Load()
 	v.problems(problems...)
 	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, storage.ErrRange) {
 		err = integrity("it ends before the %d bytes that the manifest says", o.Size)
 	}
-	v.finding(DumpName, causeOf(ctx, err))
+	v.finding(name, causeOf(ctx, err))
 	if err != nil || pass.head == nil {
 		return
 	}
@@ -320,14 +377,14 @@ func (v *verifying) seen(name string) (seen, bool) {
 }
 
 // gone says that an object is missing, which was said already.
-func (v *verifying) gone(name string) bool {
-	s, ok := v.seen(name)
+func (v *verifying) gone(o *StoredObject) bool {
+	s, ok := v.seen(nameOf(o.Key))
 	return ok && s.gone
 }
 
 // warm sees to it that the dump can be read, or says that it cannot and what to do.
 func (v *verifying) warm(ctx context.Context) error {
-	s, ok := v.seen(DumpName)
+	s, ok := v.seen(nameOf(v.m.Objects.Dump.Key))
 	if !ok || !s.o.Thaw.Cold || s.o.Thaw.Readable(v.opts.storeTime()) {
 		return nil
 	}
@@ -355,6 +412,9 @@ func (v *verifying) record(ctx context.Context) {
 		return // of what is asked every night, nothing needs to stay as long as the archive
 	}
 	facts := v.VerifyFacts
+	if v.m == nil || len(v.m.Recipients) > 0 {
+		facts.Problems = discreet(facts.Problems)
+	}
 	r := Record{Kind: RecordVerify, ManifestSHA256: v.ManifestSHA256, By: v.opts.By, Result: v.Result, Pgstow: v.opts.Pgstow, Verify: &facts}
 	there := make([]seen, 0, len(v.all))
 	for _, s := range v.all {
@@ -375,4 +435,19 @@ func (v *verifying) record(ctx context.Context) {
 	case v.err == nil:
 		v.err = fmt.Errorf("it is verified (%s), and that could not be recorded: %w", v.Result, err)
 	}
+}
+
+// discreet tells problems without what is in encrypted objects: a record can be read by
+// those who have no key.
+func discreet(problems []Problem) []Problem {
+	var list []Problem
+	for _, p := range problems {
+		if p.inside {
+			p = Problem{Object: p.Object, What: "what is in it is not what was archived"}
+		}
+		if !slices.Contains(list, p) {
+			list = append(list, p)
+		}
+	}
+	return list
 }

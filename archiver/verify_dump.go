@@ -32,14 +32,17 @@ const (
 // dumpPass is one reading of a dump.
 type dumpPass struct {
 	object   StoredObject
-	index    *Index // nil: there is none, or it cannot be relied on
+	unsealed *sealedDump // of an encrypted dump whose content is to be read
+	index    *Index      // nil: there is none, or it cannot be relied on
 	head     *pgarchive.Head
 	progress *tracker
 
 	entries []*pgarchive.Entry // of the index's blocks, nil where the head has none
 	objects []int              // of the index's large objects, the first of each block
 	found   []foundBlock
-	whole   hash.Hash // of all bytes, or of those behind the head where it was stored last
+	whole   hash.Hash // of the plain dump, or of what follows its head where that was stored last
+	stored  hash.Hash // of the age file, when it is decrypted; else nil
+	damaged string    // what does not decrypt
 	n       atomic.Int64
 	done    atomic.Int64 // blocks
 }
@@ -55,19 +58,31 @@ type foundBlock struct {
 // read reads the whole dump. Its error is that of the store, or of ctx; what is wrong
 // with the dump is left in the pass, and for what keeps it from being read on there is an
 // ErrIntegrity.
-func (p *dumpPass) read(ctx context.Context, source rangeOpener) (problems []Problem, err error) {
+func (p *dumpPass) read(ctx context.Context, source storedDump) (problems []Problem, err error) {
 	p.whole = sha256.New()
-	at := int64(0)
-	if h := p.object.Head; h != nil {
-		raw, err := readRange(ctx, source, 0, h.Length)
-		if err != nil {
+	var plain rangeOpener = source
+	switch {
+	case p.unsealed != nil:
+		plain, p.stored = p.unsealed, sha256.New()
+	case p.object.Encrypted(): // its hash is all there is
+		if err := p.stream(ctx, source, 0); err != nil {
 			return nil, err
 		}
-		at = h.Length
-		p.n.Add(h.Length)
-		p.progress.read(int(h.Length))
-		if p.object.Body == nil {
-			p.whole.Write(raw)
+		return p.judgeWhole(), nil
+	}
+	at := int64(0)
+	if h := p.object.Head; h != nil {
+		raw, err := readRange(ctx, plain, 0, h.Length)
+		if err != nil && (p.unsealed == nil || !errors.Is(err, ErrIntegrity)) {
+			return nil, err
+		}
+		if p.unsealed == nil { // an age file is read from its beginning
+			at = h.Length
+			p.n.Add(h.Length)
+			p.progress.read(int(h.Length))
+			if p.object.Body == nil {
+				p.whole.Write(raw)
+			}
 		}
 		problems = p.takeHead(raw)
 	}
@@ -126,7 +141,7 @@ func (p *dumpPass) takeHead(raw []byte) []Problem {
 }
 
 // stream reads from at to the end of the dump.
-func (p *dumpPass) stream(ctx context.Context, source rangeOpener, at int64) error {
+func (p *dumpPass) stream(ctx context.Context, source storedDump, at int64) error {
 	if p.index != nil {
 		p.found = make([]foundBlock, len(p.index.Blocks))
 	}
@@ -135,11 +150,15 @@ func (p *dumpPass) stream(ctx context.Context, source rangeOpener, at int64) err
 	g, ctx := errgroup.WithContext(ctx)
 	ahead := newReadAhead(source, at, p.object.Size, chunks)
 	ahead.run(ctx, g)
+	var from chunkSource = ahead
+	if p.unsealed != nil {
+		from = p.unseal(ctx, g, ahead, chunks)
+	}
 	toHash, toLanes := make(chan *chunk, chunks), make(chan *blockFeed, laneQueue)
 	g.Go(func() error {
 		defer close(toHash)
 		defer close(toLanes)
-		return p.deal(ctx, ahead, toHash, toLanes)
+		return p.deal(ctx, from, toHash, toLanes)
 	})
 	g.Go(func() error {
 		p.hash(toHash)
@@ -152,10 +171,10 @@ func (p *dumpPass) stream(ctx context.Context, source rangeOpener, at int64) err
 }
 
 // deal hands out the chunks.
-func (p *dumpPass) deal(ctx context.Context, ahead *readAhead, toHash chan<- *chunk, toLanes chan<- *blockFeed) error {
+func (p *dumpPass) deal(ctx context.Context, from chunkSource, toHash chan<- *chunk, toLanes chan<- *blockFeed) error {
 	var feed *blockFeed
 	for next := 0; ; {
-		c, err := ahead.next(ctx)
+		c, err := from.next(ctx)
 		if err == io.EOF {
 			return nil
 		}
@@ -164,7 +183,7 @@ func (p *dumpPass) deal(ctx context.Context, ahead *readAhead, toHash chan<- *ch
 		}
 		c.hold(1)
 		toHash <- c // there is room for all chunks
-		at, rest := c.offset, c.data
+		at, rest := p.behindHead(c)
 		for len(rest) > 0 && next < len(p.found) {
 			if feed == nil {
 				feed = &blockFeed{block: next, pieces: make(chan piece, cap(toHash)), quit: ctx.Done()}
@@ -184,10 +203,21 @@ func (p *dumpPass) deal(ctx context.Context, ahead *readAhead, toHash chan<- *ch
 				feed, next = nil, next+1
 			}
 		}
-		p.n.Add(int64(len(c.data)))
-		p.progress.read(len(c.data))
+		if p.unsealed == nil {
+			p.n.Add(int64(len(c.data)))
+			p.progress.read(len(c.data))
+		}
 		c.release()
 	}
+}
+
+// behindHead is what a chunk has of the blocks.
+func (p *dumpPass) behindHead(c *chunk) (offset int64, data []byte) {
+	if len(p.found) == 0 {
+		return c.offset, nil
+	}
+	skip := min(max(0, p.index.Blocks[0].Offset-c.offset), int64(len(c.data)))
+	return c.offset + skip, c.data[skip:]
 }
 
 // hash takes the hash of the whole and of each block.
@@ -195,7 +225,7 @@ func (p *dumpPass) hash(chunks <-chan *chunk) {
 	sum, next := sha256.New(), 0
 	for c := range chunks {
 		p.whole.Write(c.data)
-		at, rest := c.offset, c.data
+		at, rest := p.behindHead(c)
 		for len(rest) > 0 && next < len(p.found) {
 			b := &p.index.Blocks[next]
 			n := min(int64(len(rest)), b.Offset+b.Length-at)
@@ -312,22 +342,41 @@ func (p *dumpPass) judge() []Problem {
 		case f.err != nil:
 			problems = append(problems, p.problem(b.table(), oneLine(f.err)))
 		case p.head != nil && !f.looked:
-			problems = append(problems, Problem{Object: IndexName, Table: b.table(), What: fmt.Sprintf("the dump's table of contents promises no data of dump ID %d", b.DumpID)})
+			problems = append(problems, Problem{Object: p.indexName(), inside: true, Table: b.table(), What: fmt.Sprintf("the dump's table of contents promises no data of dump ID %d", b.DumpID)})
 		}
 		if e := p.entry(i); e != nil && (e.Namespace.S != b.Schema || e.Tag.S != b.Name) {
-			problems = append(problems, Problem{Object: IndexName, Table: b.table(), What: "the dump's table of contents calls it " + e.Label()})
+			problems = append(problems, Problem{Object: p.indexName(), inside: true, Table: b.table(), What: "the dump's table of contents calls it " + e.Label()})
 		}
 	}
 	if len(problems) == 0 && p.head != nil {
 		if err := p.head.Complete(blocks); err != nil {
-			problems = append(problems, p.problem("", oneLine(err)))
+			complete := p.problem("", oneLine(err))
+			complete.inside = true
+			problems = append(problems, complete)
 		}
 	}
-	sum := hex.EncodeToString(p.whole.Sum(nil))
-	switch o := p.object; {
+	return append(problems, p.judgeWhole()...)
+}
+
+func (p *dumpPass) judgeWhole() (problems []Problem) {
+	o := p.object
+	stored, sum := p.stored, hex.EncodeToString(p.whole.Sum(nil))
+	if o.Encrypted() && stored == nil {
+		stored = p.whole
+	}
+	if p.damaged != "" {
+		problems = append(problems, p.problem("", p.damaged))
+	}
+	if stored != nil && hex.EncodeToString(stored.Sum(nil)) != o.SHA256 {
+		problems = append(problems, p.problem("", "it differs from its SHA-256 in the manifest"))
+	}
+	switch {
+	case stored == p.whole:
 	case o.Body != nil && sum != o.Body.SHA256:
 		problems = append(problems, p.problem("", "what follows its head differs from the SHA-256 in the manifest"))
-	case o.Body == nil && sum != o.SHA256:
+	case o.Body == nil && o.Plain != nil && sum != o.Plain.SHA256:
+		problems = append(problems, p.problem("", "what is in it differs from its SHA-256 in the manifest"))
+	case o.Body == nil && o.Plain == nil && sum != o.SHA256:
 		problems = append(problems, p.problem("", "it differs from its SHA-256 in the manifest"))
 	}
 	return problems
@@ -351,8 +400,15 @@ func (b *IndexBlock) table() string {
 	return b.Schema + "." + b.Name
 }
 
+func (p *dumpPass) indexName() string {
+	if p.object.Encrypted() {
+		return IndexName + EncryptedSuffix
+	}
+	return IndexName
+}
+
 func (p *dumpPass) problem(table, what string) Problem {
-	return Problem{Object: nameOf(p.object.Key), Table: table, What: what}
+	return Problem{Object: nameOf(p.object.Key), Table: table, What: what, inside: table != ""}
 }
 
 // blockFeed delivers the bytes of one block.

@@ -22,6 +22,8 @@ Reads an archive back, once and without touching a disk, and proves that it is w
 
 --quick reads no dump: it asks the store, and compares what that says with the manifest. It proves that the objects are there and protected, and nothing about what is in them.
 
+An encrypted archive is opened with --identity. Without, everything else is verified, and the result says "sealed".
+
 All archives are looked at, whatever is found in one of them. What is wrong is listed by object and table, and ends in exit code 14, also when another archive could not be read. The result is stored as a record beside the archive, which lasts as long as it does; of --quick only when something is wrong. Where the credentials may not write, that is a warning.`,
 			examples: []example{
 				{"The newest archive of a label:", "pgstow verify latest --name orders --from s3://acme-archives/pg/"},
@@ -42,7 +44,7 @@ All archives are looked at, whatever is found in one of them. What is wrong is l
 				&cli.BoolFlag{Name: flagAll, Usage: "every archive in the bucket"},
 				&cli.BoolFlag{Name: "quick", Usage: "ask the store, read no dump"},
 				&cli.BoolFlag{Name: "no-record", Usage: "leave no record beside the archive"},
-				byFlag(), signFlag("the record"), allowedSignersFlag("take only what"), ignoreFlag(),
+				byFlag(), identityFlag(), signFlag("the record"), allowedSignersFlag("take only what"), ignoreFlag(),
 				&cli.StringFlag{Name: flagThaw, Usage: "make archives in a cold class readable: `TIER` is expedited, standard or bulk"},
 				daysFlag(),
 				&cli.BoolFlag{Name: flagWait, Usage: "with --thaw: wait until they can be read"},
@@ -90,6 +92,9 @@ func parseVerify(c *cli.Context, rt *runtime) (v verify, err error) {
 		return v, err
 	}
 	if v.opts.Trust, err = rt.trust(c); err != nil {
+		return v, err
+	}
+	if v.opts.Identities, err = rt.identities(c); err != nil {
 		return v, err
 	}
 	if v.opts.Signer, err = rt.signer(c, nil); err != nil {
@@ -252,6 +257,8 @@ func modeText(v *archiver.VerifiedArchive) string {
 	switch {
 	case v.Mode == archiver.ModeQuick:
 		return "quick: the store was asked, no content was read"
+	case v.Mode == archiver.ModeSealed:
+		return "sealed: every byte was read; the content is encrypted and was not looked at"
 	case v.Structure == archiver.StructureUnchecked:
 		return "full: every byte was read, of an archive version that could not be looked into"
 	case v.Evidence == archiver.EvidenceNone:
