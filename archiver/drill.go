@@ -431,6 +431,14 @@ func (d *drill) record(ctx context.Context) (string, error) {
 	return o.Name, err
 }
 
+// dumpArgs are the options of the archive's pg_dump, which an encrypted archive keeps to itself.
+func (d *drill) dumpArgs() []string {
+	if w := d.restore.index.Withheld; w != nil && len(w.PgDumpArgs) > 0 {
+		return w.PgDumpArgs
+	}
+	return d.restore.res.Manifest.Tools.PgDumpArgs
+}
+
 // majorOf is the major version that a server's version begins with, 0 for none.
 func majorOf(version string) (major int) {
 	_, _ = fmt.Sscanf(version, "%d", &major)

@@ -82,7 +82,7 @@ func kindOrder(kind string) int {
 }
 
 func (c *comparison) open(ctx context.Context) (*dumper.CopySession, error) {
-	s, err := dumper.OpenCopySession(ctx, c.scratch.Conn, c.head, c.restore.res.Manifest.Tools.PgDumpArgs)
+	s, err := dumper.OpenCopySession(ctx, c.scratch.Conn, c.head, c.dumpArgs())
 	if err != nil {
 		return nil, fmt.Errorf("compare: %w", err)
 	}

@@ -19,9 +19,11 @@ import (
 // in the same encoding; their order and their ids aside.
 //
 // Some definitions are not spelled the same after a restore: PostgreSQL has parsed them once
-// more. CHECK (state IN ('a', 'b')) on a varchar column is the best known. What differs
-// is therefore held against a second copy, of the definitions alone, made for that: what the
-// archive's own definition becomes on this server is no difference.
+// more. CHECK (state IN ('a', 'b')) on a varchar column is the best known. Others are in a new
+// database from the beginning, and then not in its dump: plpgsql, where pg_upgrade has made it
+// anew at the source. What differs is therefore held against a second copy, of the definitions
+// alone and in one run of pg_restore, made for that: what the archive's own definition becomes
+// on this server is no difference.
 
 // compareSchema compares the definitions of the copy.
 func (c *comparison) compareSchema(ctx context.Context) error {
@@ -78,7 +80,7 @@ func (c *comparison) schemaTools(ctx context.Context) (tools dumper.Tools, why s
 // definitionsOf dumps the definitions of a database.
 func (c *comparison) definitionsOf(ctx context.Context, conn dumper.Conn, tools dumper.Tools) (definitions, error) {
 	dump, err := dumper.StartDump(ctx, conn, tools, dumper.DumpOptions{
-		Args: dumper.SchemaDumpArgs(c.head, c.restore.res.Manifest.Tools.PgDumpArgs), Log: c.log,
+		Args: dumper.SchemaDumpArgs(c.head, c.dumpArgs()), Log: c.log,
 	})
 	if err != nil {
 		return nil, err
@@ -219,17 +221,14 @@ func (c *comparison) secondOpinion(ctx context.Context, tools dumper.Tools, foun
 	if err != nil {
 		return nil, err
 	}
-	otherServer := majorOf(c.restore.res.Manifest.Source.ServerVersion) != c.scratch.ServerMajor
 	real := map[string]bool{}
 	for _, d := range again.compare(found) {
 		real[d.Name] = true
 	}
 	n := len(differences)
-	differences = slices.DeleteFunc(differences, func(d DrillDifference) bool {
-		return !real[d.Name] && (otherServer || d.What == "it is defined otherwise")
-	})
+	differences = slices.DeleteFunc(differences, func(d DrillDifference) bool { return !real[d.Name] })
 	if n -= len(differences); n > 0 {
-		c.schemaReason = fmt.Sprintf("%s spelled otherwise after any restore on this server, as a second one of the definitions alone has shown", countedNoun(n, "definition"))
+		c.schemaReason = fmt.Sprintf("%s read otherwise after any restore on this server, as a second one of the definitions alone has shown", countedNoun(n, "definition"))
 	}
 	return differences, nil
 }

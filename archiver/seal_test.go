@@ -625,6 +625,18 @@ func TestDrillOfSealed(t *testing.T) {
 	if res, err := Drill(t.Context(), opts); err != nil || res.Result != ResultPassed || res.Tables != 4 {
 		t.Errorf("with the key: %+v, %v", res, err)
 	}
+	// Which options pg_dump had stands in the index, and matters to what it made of a number.
+	s.pg.Exec(t, s.m.Source.Database, `CREATE TABLE floats AS SELECT 1 / i::float8 AS f FROM generate_series(3, 5) i`)
+	digits, err := Archive(t.Context(), ArchiveOptions{Bucket: b, Conn: connTo(t, s.pg, s.m.Source.Database), Name: "digits", Pgstow: "test",
+		DumpArgs: []string{"--extra-float-digits=-3"}, Recipients: recipients(t, k.recipient)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	few := opts
+	few.Ref = digits.Manifest.ID
+	if res, err := Drill(t.Context(), few); err != nil || !res.Complete || res.Rows != 22003 {
+		t.Errorf("with few digits: %+v, %v", res, err)
+	}
 	// What differs is named to who has the key, and not in what lies beside the archive.
 	opts.Tables = []string{"second", "third"}
 	opts.restored = func(_ context.Context, copied dumper.Conn) error {
