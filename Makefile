@@ -26,7 +26,7 @@ demo: ## archive a sample database into a local S3 server and restore it
 	@[ -x bin/pgstow ] || echo 'building pgstow (minutes the first time, seconds later)'
 	@export GOTMPDIR=$$(mktemp -d); trap 'rm -rf "$$GOTMPDIR"' EXIT; trap 'exit 130' INT TERM HUP; \
 	  $(MAKE) --no-print-directory -s build; go build -o bin/demo ./internal/demo
-	@exec bin/demo $(if $(KEEP),-keep)
+	@exec bin/demo -page bin/demo-audit.html $(if $(KEEP),-keep)
 
 test: tools lint build ## tools, lint, build and all tests but the two below
 	go run ./internal/testenv/runtests -p $(TEST_P) -timeout $(TEST_TIMEOUT) ./...
@@ -42,9 +42,9 @@ lint: tools ## import rules, static checks and formatting
 fuzz: ## every fuzz target for FUZZTIME=60s
 	go run ./internal/testenv/runfuzz -time $(FUZZTIME) -p $(TEST_P) ./...
 
-bench: tools build ## pgstow beside pg_dump | mc, aws, rclone: N=5 rounds, SMALL=1, NEW_CLIENTS=dir of pg_dump 16+
+bench: tools build ## pgstow beside pg_dump | mc, aws, rclone: N=5 rounds, SMALL=1, NEW_CLIENTS=dir of pg_dump 16+; AUDIT=10000 archives audited instead
 	go build -tags nohashes -ldflags '-s -w' -o bin/pgstow-nohashes ./cmd/pgstow
-	go run ./internal/bench -bare bin/pgstow-nohashes -n $(or $(N),5) $(if $(SMALL),-small) $(if $(NEW_CLIENTS),-new-clients $(NEW_CLIENTS))
+	go run ./internal/bench -bare bin/pgstow-nohashes -n $(or $(N),5) $(if $(AUDIT),-audit $(AUDIT)) $(if $(SMALL),-small) $(if $(NEW_CLIENTS),-new-clients $(NEW_CLIENTS))
 
 tools: ## install what tests, lint and demo need (cached by version)
 	@internal/testenv/tools.sh test

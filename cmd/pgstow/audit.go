@@ -267,7 +267,7 @@ func (a *audit) write(rt *runtime, report *auditReport, next *archiver.Checkpoin
 	var err error
 	switch {
 	case a.json:
-		err = printJSON(rt.out, report)
+		err = printAuditJSON(rt.out, report)
 	case a.csv:
 		err = printAuditCSV(rt.out, report)
 	default:

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bufio"
 	"cmp"
 	_ "embed"
+	"errors"
 	"fmt"
 	"html/template"
 	"io"
@@ -17,10 +19,9 @@ import (
 
 // What one page shows. Everything beyond is counted there, and in --json.
 const (
-	pageFindings = 100  // of a severity and database
-	pageRows     = 60   // archives of a database
-	pageAllRows  = 1500 // archives of all databases
-	pageMinRows  = 8
+	pageRows    = 60  // archives of a database, and findings of a severity
+	pageAllRows = 600 // of all databases
+	pageMinRows = 8
 )
 
 var (
@@ -41,7 +42,8 @@ var (
 // printAuditHTML writes the report as one page that loads nothing. What it says
 // depends on the report alone.
 func printAuditHTML(w io.Writer, r *auditReport) error {
-	if err := auditTemplate.Execute(w, newPage(r)); err != nil {
+	b := bufio.NewWriterSize(w, 64<<10)
+	if err := errors.Join(auditTemplate.Execute(b, newPage(r)), b.Flush()); err != nil {
 		return fmt.Errorf("write the page: %w", err)
 	}
 	return nil
@@ -148,7 +150,7 @@ func newPage(r *auditReport) *page {
 			}
 			list.Total++
 			key := f.Severity + " " + f.Label
-			if shown[key]++; shown[key] <= pageFindings {
+			if shown[key]++; shown[key] <= rows {
 				list.Rows = append(list.Rows, row)
 			}
 		}

@@ -85,7 +85,7 @@ func samplePage() *auditReport {
 	long := sampleDatabase("warehouse", 400, 365, storage.Governance)
 	long.Archives[100].Violations, long.Violations = 1, 1
 	find("violation", "objects", "warehouse", long.Archives[100].ID, long.Archives[100].Time, hostile, hostile)
-	none := archiver.AuditedDatabase{Label: "lab", EverySeconds: 86400, Violations: 1}
+	none := archiver.AuditedDatabase{Label: "lab", EverySeconds: 86400, Violations: 1, Archives: []archiver.AuditedArchive{}}
 	find("violation", "every", "lab", "", sampleNow, "there is no archive of this database", "archive it: `pgstow archive lab`")
 	r.Databases = []archiver.AuditedDatabase{billing, none, orders, long}
 	r.Violations, r.Notices, r.Archives, r.Bytes = 5, 1, len(orders.Archives)+3+400, orders.Bytes+billing.Bytes+long.Bytes
@@ -97,7 +97,7 @@ func samplePage() *auditReport {
 
 // compliantPage is one of the other kind.
 func compliantPage() *auditReport {
-	r := &archiver.AuditResult{Bucket: "gs://acme/pg/", Time: sampleNow, Since: sampleNow.AddDate(0, 0, -30), Compliant: true}
+	r := &archiver.AuditResult{Bucket: "gs://acme/pg/", Time: sampleNow, Since: sampleNow.AddDate(0, 0, -30), Compliant: true, Findings: []archiver.AuditFinding{}}
 	d := sampleDatabase("orders", 14, 2557, storage.Compliance)
 	r.Databases, r.Archives, r.Bytes = []archiver.AuditedDatabase{d}, 14, d.Bytes
 	report := &auditReport{Format: auditFormat, Pgstow: "v1.2.3", Time: sampleNow}

@@ -29,11 +29,16 @@ func main() {
 	flag.StringVar(&b.newClients, "new-clients", "", "directory of PostgreSQL 16 or later client programs, for the measures with zstd")
 	flag.StringVar(&b.pgstow, "pgstow", "bin/pgstow", "the program to measure")
 	flag.StringVar(&b.bare, "bare", "", "pgstow built with -tags nohashes, for the measure of what hashing costs")
+	archives := flag.Int("audit", 0, "instead: audit so many synthetic archives in a local store, once")
 	out := flag.String("out", "bench/results", "directory of the results")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, b, *only, *out); err != nil {
+	measure := func() error { return run(ctx, b, *only, *out) }
+	if *archives > 0 {
+		measure = func() error { return auditMany(ctx, b.pgstow, *archives) }
+	}
+	if err := measure(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		stop()
 		os.Exit(1) //nolint:gocritic // the servers are closed in run

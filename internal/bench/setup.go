@@ -114,8 +114,11 @@ func (b *bench) env() []string {
 			keep = append(keep, e)
 		}
 	}
+	if b.pg != nil {
+		keep = append(keep,
+			"PGHOST="+b.pg.Host, fmt.Sprintf("PGPORT=%d", b.pg.Port), "PGUSER="+b.pg.User, "PGPASSWORD="+b.pg.Password, "PGDATABASE="+database)
+	}
 	return append(keep,
-		"PGHOST="+b.pg.Host, fmt.Sprintf("PGPORT=%d", b.pg.Port), "PGUSER="+b.pg.User, "PGPASSWORD="+b.pg.Password, "PGDATABASE="+database,
 		"AWS_ACCESS_KEY_ID="+b.s3.AccessKey, "AWS_SECRET_ACCESS_KEY="+b.s3.SecretKey, "AWS_REGION="+b.s3.Region,
 		"AWS_EC2_METADATA_DISABLED=true", "AWS_CONFIG_FILE=/dev/null", "AWS_SHARED_CREDENTIALS_FILE=/dev/null",
 		"MC_CONFIG_DIR="+filepath.Join(b.peerDir(), "mc"), "RCLONE_CONFIG="+filepath.Join(b.peerDir(), "rclone.conf"))

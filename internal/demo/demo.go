@@ -22,6 +22,7 @@ type options struct {
 	pgstow string
 	scale  int
 	keep   bool
+	page   string // where the audit's page stays, "" for nowhere
 }
 
 const (
@@ -54,7 +55,7 @@ func run(ctx context.Context, opts options, out *screen) (err error) {
 	}
 	defer func() { err = errors.Join(err, d.home.Close()) }()
 	steps := []func(context.Context) error{
-		d.startServers, d.load, d.export, d.archive, d.look, d.restore, d.compare, d.verify, d.drill, d.whereItLies, d.linger,
+		d.startServers, d.load, d.export, d.archive, d.look, d.restore, d.compare, d.verify, d.drill, d.audit, d.whereItLies, d.linger,
 	}
 	for _, step := range steps {
 		if err := step(ctx); err != nil {
@@ -172,6 +173,15 @@ func (d *demo) drill(ctx context.Context) error {
 	return d.pgstowCommand(ctx, "drill", "latest", "--name", label, "--server", d.url("postgres"))
 }
 
+// audit holds the archive against what it was promised, and draws the page of it.
+func (d *demo) audit(ctx context.Context) error {
+	d.section("An audit: is it all there, kept as promised, verified and drilled?")
+	if d.page == "" {
+		d.page = filepath.Join(d.home.Dir(), "audit.html")
+	}
+	return d.pgstowCommand(ctx, "audit", "--html", d.page)
+}
+
 // whereItLies asks pgstow for the archive's key and size.
 func (d *demo) whereItLies(ctx context.Context) error {
 	cmd := d.child(ctx, "show", "latest", "--name", label, "--json")
@@ -206,6 +216,9 @@ func (d *demo) whereItLies(ctx context.Context) error {
 
 // linger waits for a signal if asked to.
 func (d *demo) linger(ctx context.Context) error {
+	if !strings.HasPrefix(d.page, d.home.Dir()) {
+		d.note("The audit's page stays: open " + d.page + " in a browser.")
+	}
 	if !d.keep {
 		d.note("Both servers and all their data are removed now. To look around first:\nmake demo KEEP=1")
 		return nil

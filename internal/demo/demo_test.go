@@ -64,7 +64,10 @@ func tempDir(t *testing.T) string {
 
 func TestDemo(t *testing.T) {
 	tmp := tempDir(t)
-	out, err := command(tmp).CombinedOutput()
+	cmd := command(tmp)
+	page := filepath.Join(t.TempDir(), "audit.html")
+	cmd.Args = append(cmd.Args, "-page", page)
+	out, err := cmd.CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
@@ -74,7 +77,7 @@ func TestDemo(t *testing.T) {
 		"$ export PGSTOW_DB=postgres://postgres@127.0.0.1:", "$ pgstow archive --name shop\n", "$ pgstow list\n",
 		"$ pgstow show latest --name shop\n", "$ pgstow restore latest --name shop",
 		"public.pgbench_accounts 100,000 100,000 ", "large objects 50 50 ",
-		`"Bücher & Söhne"."Größe ""XL"""`, "All 19 are the same.", "$ pgstow drill latest --name shop", "result passed: the copy is equal\n", "definitions equal\n", "$ pgstow verify latest --name shop\n", "result passed", "full: every byte was read, decoded and compared", "bucket archives at http://127.0.0.1:", "key pg/default/shop/",
+		`"Bücher & Söhne"."Größe ""XL"""`, "All 19 are the same.", "$ pgstow drill latest --name shop", "result passed: the copy is equal\n", "definitions equal\n", "$ pgstow verify latest --name shop\n", "result passed", "full: every byte was read, decoded and compared", "COMPLIANT: no violation, ", "bucket archives at http://127.0.0.1:", "key pg/default/shop/",
 	} {
 		if !strings.Contains(unpadded, want) {
 			t.Errorf("the output lacks %q", want)
@@ -84,6 +87,9 @@ func TestDemo(t *testing.T) {
 		if strings.HasPrefix(line, "$") && utf8.RuneCountInString(strings.TrimSpace(line)) > width {
 			t.Errorf("wider than %d columns: %s", width, line)
 		}
+	}
+	if html, err := os.ReadFile(page); err != nil || !bytes.Contains(html, []byte("Compliant</h1>")) {
+		t.Errorf("the audit's page: %v, %d bytes", err, len(html))
 	}
 	if t.Failed() {
 		t.Log(text)
@@ -121,6 +127,7 @@ func TestInterrupt(t *testing.T) {
 		{"restore, SIGTERM to all", "$ pgstow restore", group(syscall.SIGTERM), 143},
 		{"verify, Ctrl-C", "$ pgstow verify", group(syscall.SIGINT), 130},
 		{"drill, Ctrl-C", "$ pgstow drill", group(syscall.SIGINT), 130},
+		{"audit, Ctrl-C", "$ pgstow audit", group(syscall.SIGINT), 130},
 		{"compare, Ctrl-C", "── Source and copy", group(syscall.SIGINT), 130},
 	}
 	for _, tt := range tests {

@@ -1,6 +1,7 @@
 // Command demo shows pgstow at work: it starts a throwaway PostgreSQL cluster
 // and an S3 server, loads a sample, archives it, restores it into another
-// database and compares the two. Nothing of it is left, however it ends.
+// database, compares the two, verifies, drills and audits. Nothing of it is left,
+// however it ends, but the audit's page where one is asked for.
 //
 //	make demo
 package main
@@ -20,6 +21,7 @@ func main() {
 	flag.StringVar(&opts.pgstow, "pgstow", "bin/pgstow", "the `program` to show")
 	flag.IntVar(&opts.scale, "scale", 10, "size of the sample; 1 is about 100,000 rows")
 	flag.BoolVar(&opts.keep, "keep", false, "leave the servers running until Ctrl-C")
+	flag.StringVar(&opts.page, "page", "", "leave the page of the audit in this `file`")
 	flag.Parse()
 	ctx, stop := untilSignal(context.Background())
 	err := run(ctx, opts, newScreen(os.Stdout))
