@@ -52,6 +52,8 @@ type DoctorOptions struct {
 	// and what it does not need is not tried for the auditor. "" finds out for
 	// which they are enough, and wants an archive to succeed.
 	For Profile
+	// Keys are what archives are to be encrypted and signed with.
+	Keys DoctorKeys
 	// NoWrite only looks.
 	NoWrite bool
 	// Announce is told, before anything is written, what that is and how long
@@ -64,7 +66,7 @@ type DoctorOptions struct {
 	Now func() time.Time
 }
 
-// Doctor checks tools, database and bucket as an archive would use them, and
+// Doctor checks tools, database, keys and bucket as an archive would use them, and
 // goes on after a failure where that makes sense.
 //
 // In the bucket it does what pgstow does, under keys of its own: it opens
@@ -81,6 +83,7 @@ func Doctor(ctx context.Context, opts DoctorOptions) []Check {
 	if opts.Conn != nil {
 		d.database(ctx, found)
 	}
+	d.keys()
 	if opts.OpenBucket != nil {
 		d.bucket(ctx)
 	}

@@ -25,10 +25,11 @@ func doctorCommand(rt *runtime) *command {
 			usage: []string{
 				"doctor [--db URL] [--to BUCKET] [--for PROFILE] [--no-write] [--json]",
 				"doctor DATABASE --config FILE [--for PROFILE] [--no-write] [--json]",
+				"doctor [--encrypt-to RECIPIENT] [--identity FILE] [--sign-key FILE]",
 				"doctor --print-policy PROFILE --to BUCKET [--policy NAME | --keep ...]",
 			},
 			text: `
-Checks what an archive would need: client programs, connection, pooler, rights in the database, and the bucket. There it does what pgstow does, in a folder of its own (pgstow-doctor/): uploads are begun and given up, one tiny object is written, read, locked as the policy locks but for minutes, refused to be deleted, and removed where nothing locks it. What is not given is not checked. DATABASE is a name in the configuration, and brings its store and policy with it.
+Checks what an archive would need: client programs, connection, pooler, rights in the database, keys, and the bucket. With the keys of the policy, or those given, a message is encrypted and signed, and where an identity is given decrypted again. In the bucket it does what pgstow does, in a folder of its own (pgstow-doctor/): uploads are begun and given up, one tiny object is written, read, locked as the policy locks but for minutes, refused to be deleted, and removed where nothing locks it. What is not given is not checked. DATABASE is a name in the configuration, and brings its store and policy with it.
 
 Each line is ok, denied (with the right that is missing), unsupported or failed. Only what an archive cannot do without makes the exit code other than 0: credentials that may do nothing but add are good for a vault. The last line says for which profile they are enough. With --for a right that the profile lacks is a failure; --for auditor reads what is there and writes nothing.
 
@@ -45,7 +46,7 @@ Each line is ok, denied (with the right that is missing), unsupported or failed.
 						"gcloud iam roles create pgstow_vault --project=acme --file=vault.yaml"},
 				{"Whether an auditor's credentials are enough:", "pgstow doctor --for auditor --to s3://acme-vault/pg/"},
 			},
-			exits: []int{exitDatabase, exitStorage, exitNotFound, exitRefused},
+			exits: []int{exitDatabase, exitStorage, exitNotFound, exitRefused, exitIntegrity},
 		},
 		Command: &cli.Command{
 			Name:  "doctor",
@@ -58,6 +59,8 @@ Each line is ok, denied (with the right that is missing), unsupported or failed.
 				&cli.StringFlag{Name: flagPrintPolicy, Usage: "print the least rights for `PROFILE` (vault, archive, full or auditor) and check nothing"},
 				&cli.StringFlag{Name: flagFor, Usage: "want the credentials to be enough for `PROFILE`"},
 				&cli.StringFlag{Name: flagBucketLock, Usage: "with --print-policy: the bucket's own default lock, `MODE:PERIOD`, such as governance:1y"},
+				encryptToFlag("encrypt a message to this `RECIPIENT`, as archives are to be"), identityFlag(),
+				signFlag("a message"), allowedSignersFlag("say whether"),
 				pgBinFlag(), poolerFlag(), jsonFlag(),
 			}),
 			Action: func(c *cli.Context) error {
@@ -101,6 +104,9 @@ func newDoctor(c *cli.Context, rt *runtime) (*doctor, error) {
 		}
 		d.opts.Conn = &conn
 	}
+	if d.opts.Keys, err = rt.doctorKeys(c, source); err != nil {
+		return nil, err
+	}
 	switch bucket, found, err := rt.findBucket(c, source.label()); {
 	case err != nil:
 		return nil, err
@@ -121,6 +127,21 @@ func newDoctor(c *cli.Context, rt *runtime) (*doctor, error) {
 		return nil, usagef("--for: of which bucket? Name it with --to")
 	}
 	return d, nil
+}
+
+// doctorKeys open what an archive would be encrypted and signed with when they
+// are looked at: what is wrong with them is what the doctor is asked for.
+func (rt *runtime) doctorKeys(c *cli.Context, source *database) (k archiver.DoctorKeys, err error) {
+	p, err := rt.namedPolicy(c, source)
+	if err != nil {
+		return k, err
+	}
+	return archiver.DoctorKeys{
+		Recipients: func() (archiver.Recipients, error) { return rt.archiveRecipients(c, p) },
+		Identities: func() (archiver.Identities, error) { return rt.identities(c) },
+		Signer:     func() (archiver.Signer, error) { return rt.signer(c, p) },
+		Trust:      func() (archiver.Trust, error) { return rt.trust(c) },
+	}, nil
 }
 
 // printPolicy is "pgstow doctor --print-policy".
