@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 
@@ -18,9 +19,8 @@ import (
 
 // Identities open encrypted archives: private keys and what stands for some.
 type Identities struct {
-	list  []age.Identity
-	paths []string
-	ask   *asking
+	list []age.Identity
+	ask  *asking
 }
 
 // IsZero reports whether there are none.
@@ -61,8 +61,18 @@ func ReadIdentities(paths []string) (Identities, error) {
 		if err != nil {
 			return Identities{}, fmt.Errorf("%w: identity: %w", ErrUsage, err)
 		}
-		ids.list, ids.paths = append(ids.list, list...), append(ids.paths, path)
+		ids.list = append(ids.list, list...)
 	}
+	// Nobody is asked for anything that another one can do without.
+	slices.SortStableFunc(ids.list, func(a, b age.Identity) int {
+		switch {
+		case asks(a) == asks(b):
+			return 0
+		case asks(a):
+			return 1
+		}
+		return -1
+	})
 	return ids, nil
 }
 

@@ -1,8 +1,9 @@
 package main
 
 import (
-	"bufio"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -90,6 +91,9 @@ func (rt *runtime) identities(c *cli.Context) (ids archiver.Identities, err erro
 	if ids, err = archiver.ReadIdentities(paths); err != nil {
 		return ids, usagef("%s: %s", from, strings.TrimPrefix(refusal(err), "identity: "))
 	}
+	for _, path := range paths {
+		rt.warnReadable(path, "key")
+	}
 	if tty, err := openTerminal(); err == nil {
 		_ = tty.Close() // opened to see whether there is one
 		ids.SetPrompt(terminalPrompt{status: rt.status})
@@ -106,10 +110,9 @@ type terminalPrompt struct{ status *statusLine }
 
 // Secret implements archiver.KeyPrompt.
 func (t terminalPrompt) Secret(prompt string) (secret []byte, err error) {
-	err = t.with(func(tty *os.File) error {
-		fmt.Fprint(tty, oneLine(prompt)+" ")
-		secret, err = term.ReadPassword(int(tty.Fd()))
-		fmt.Fprintln(tty)
+	err = t.ask(func(tty *term.Terminal) error {
+		line, err := tty.ReadPassword(oneLine(prompt) + " ")
+		secret = []byte(line)
 		return err
 	})
 	return secret, err
@@ -117,10 +120,9 @@ func (t terminalPrompt) Secret(prompt string) (secret []byte, err error) {
 
 // Line implements archiver.KeyPrompt.
 func (t terminalPrompt) Line(prompt string) (line string, err error) {
-	err = t.with(func(tty *os.File) error {
-		fmt.Fprint(tty, oneLine(prompt)+" ")
-		line, err = bufio.NewReader(tty).ReadString('\n')
-		line = strings.TrimRight(line, "\r\n")
+	err = t.ask(func(tty *term.Terminal) error {
+		tty.SetPrompt(oneLine(prompt) + " ")
+		line, err = tty.ReadLine()
 		return err
 	})
 	return line, err
@@ -128,18 +130,31 @@ func (t terminalPrompt) Line(prompt string) (line string, err error) {
 
 // Tell implements archiver.KeyPrompt.
 func (t terminalPrompt) Tell(text string) {
-	_ = t.with(func(tty *os.File) error {
-		fmt.Fprintln(tty, oneLine(text))
-		return nil
-	})
+	tty, err := openTerminal()
+	if err != nil {
+		return // nobody to tell
+	}
+	defer tty.Close()
+	defer t.status.pause()()
+	fmt.Fprintln(tty, oneLine(text))
 }
 
-func (t terminalPrompt) with(do func(tty *os.File) error) error {
+// ask lets do ask with the terminal in raw mode, where Ctrl-C is a key that ends
+// the question and leaves the terminal as it was.
+func (t terminalPrompt) ask(do func(*term.Terminal) error) error {
 	tty, err := openTerminal()
 	if err != nil {
 		return err
 	}
 	defer tty.Close()
 	defer t.status.pause()()
-	return do(tty)
+	state, err := term.MakeRaw(int(tty.Fd()))
+	if err != nil {
+		return err
+	}
+	err = do(term.NewTerminal(tty, ""))
+	if errors.Is(err, io.EOF) {
+		err = errors.New("nothing was typed")
+	}
+	return errors.Join(err, term.Restore(int(tty.Fd()), state))
 }
