@@ -57,6 +57,13 @@ CREATE TABLE odd.hashed (m odd.mood, n int, note text) PARTITION BY HASH (m);
 CREATE TABLE odd.hashed_0 PARTITION OF odd.hashed FOR VALUES WITH (MODULUS 2, REMAINDER 0);
 CREATE TABLE odd.hashed_1 PARTITION OF odd.hashed FOR VALUES WITH (MODULUS 2, REMAINDER 1);
 INSERT INTO odd.hashed SELECT (ARRAY['sad', 'glad']::odd.mood[])[1 + i % 2], i, 'n' || i FROM generate_series(1, 100) i;
+-- Some of it is loaded through the root, some by itself.
+CREATE TABLE odd.mixed (n int, m odd.mood) PARTITION BY RANGE (n);
+CREATE TABLE odd.mixed_low PARTITION OF odd.mixed FOR VALUES FROM (0) TO (50);
+CREATE TABLE odd.mixed_high PARTITION OF odd.mixed FOR VALUES FROM (50) TO (100) PARTITION BY HASH (m);
+CREATE TABLE odd.mixed_0 PARTITION OF odd.mixed_high FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+CREATE TABLE odd.mixed_1 PARTITION OF odd.mixed_high FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+INSERT INTO odd.mixed SELECT i, (ARRAY['sad', 'glad']::odd.mood[])[1 + i % 2] FROM generate_series(0, 99) i;
 CREATE SEQUENCE odd.down INCREMENT -1 MAXVALUE 10 MINVALUE -9223372036854775808 START 5;
 SELECT nextval('odd.down') FROM generate_series(1, 20);
 CREATE SEQUENCE odd.untouched;
@@ -173,6 +180,8 @@ var drillChanges = []struct{ sql, want string }{
 	{`INSERT INTO shop.nothing VALUES (md5('')::uuid)`, "table shop.nothing: 0 rows expected, 1 found; the first that was not archived: id=d41d8cd9-8f00-b204-e980-0998ecf8427e"},
 	{`DROP TABLE odd.unlogged`, "table odd.unlogged: it is not there"},
 	{`UPDATE odd.hashed SET note = 'x' WHERE n = 50`, "table odd.hashed: 100 rows as expected, the content differs; the first that is not as archived: (without a primary key)"},
+	{`DELETE FROM odd.mixed WHERE n = 70`, "table odd.mixed: 50 rows expected, 49 found; the first that is not as archived: (without a primary key)"},
+	{`UPDATE odd.mixed SET m = NULL WHERE n = 7`, "table odd.mixed_low: 50 rows as expected, the content differs; the first that is not as archived: (without a primary key)"},
 	{`SELECT nextval('odd.down')`, "sequence odd.down: its value is -15, want -14"},
 	{`SELECT nextval('odd.untouched')`, "sequence odd.untouched: its value is 1, called: true, want called: false"},
 	{`DROP SEQUENCE "Bücher & Söhne"."Nummer" CASCADE`, "sequence Bücher & Söhne.Nummer: it is not there"},

@@ -42,8 +42,9 @@ type Scratch struct {
 
 const (
 	// createWithin and dropWithin bound what goes on when the caller's context has ended.
-	createWithin = 2 * time.Minute
-	dropWithin   = time.Minute
+	createWithin = 10 * time.Minute // it may wait for a checkpoint
+	dropWithin   = 10 * time.Minute // of a large one
+	comeBack     = 15 * time.Second // for a server that restarts
 )
 
 // ScratchServer finds a database of the server to issue CREATE DATABASE from: c's own, else
@@ -153,7 +154,7 @@ func (s *Scratch) mark(ctx context.Context, conn *pgx.Conn, o ScratchOptions) er
 func (s *Scratch) Drop(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), dropWithin)
 	defer cancel()
-	conn, err := s.server.Connect(ctx)
+	conn, err := s.server.connectWaiting(ctx, comeBack, logger(nil))
 	if err != nil {
 		return err
 	}
