@@ -240,6 +240,8 @@ func (p *passphraseIdentity) Unwrap(stanzas []*age.Stanza) ([]byte, error) {
 // asking is shared by all identities of a run: whoever is asked is set later, and
 // asked one thing at a time.
 type asking struct {
+	opening sync.Mutex // held while an identity is used
+
 	mu     sync.Mutex
 	prompt KeyPrompt
 }

@@ -272,7 +272,7 @@ func (u unsealer) rekeyed(ctx context.Context, o *StoredObject, own []byte) (key
 		return nil, nil, fmt.Errorf("read records: %w", err)
 	}
 	name := strings.TrimPrefix(o.Key, u.entry.Key)
-	var unread error
+	var unread, unasked error
 	for _, r := range records {
 		if r.Record == nil {
 			unread = errors.Join(unread, errors.New(r.Error))
@@ -287,6 +287,9 @@ func (u unsealer) rekeyed(ctx context.Context, o *StoredObject, own []byte) (key
 			switch {
 			case errors.Is(err, ErrIdentity):
 				continue
+			case errors.Is(err, ErrUsage):
+				unasked = named(o.Key, err)
+				continue
 			case err != nil:
 				return nil, nil, named(r.Name, err)
 			case h.Replaces != int64(len(own)) || provesKey(own, key) != nil:
@@ -294,6 +297,9 @@ func (u unsealer) rekeyed(ctx context.Context, o *StoredObject, own []byte) (key
 			}
 			return key, nil, nil
 		}
+	}
+	if unasked != nil {
+		return nil, nil, unasked
 	}
 	if unread != nil {
 		return nil, nil, notDecrypted("%s: none of the identities given opens it, and of the headers that rekey has added some cannot be read: %s",

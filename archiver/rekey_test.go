@@ -107,6 +107,31 @@ func TestRekey(t *testing.T) {
 	}
 }
 
+// One who cannot be asked for a passphrase does not stand in the way of who was
+// added, and is told of when nobody else is there.
+func TestRekeyWithPassphrase(t *testing.T) {
+	k, locked, other := newKeys(t, "age"), newKeys(t, "ssh-passphrase"), newKeys(t, "age")
+	s, _ := sealedStore(t, k)
+	b := bucketOf(t, s.all)
+	rekeyed(t, b, s.m.ID, k.identity, locked.recipient)
+	opts := RestoreOptions{Bucket: b, Ref: s.m.ID, Output: io.Discard, Identities: identities(t, locked.identity)}
+	_, err := Restore(t.Context(), opts)
+	oneLiner(t, err)
+	if !errors.Is(err, ErrUsage) || !strings.Contains(err.Error(), "no terminal") {
+		t.Errorf("alone: %v", err)
+	}
+	p := &prompts{answer: "open sesame"}
+	opts.Identities.SetPrompt(p)
+	if _, err := Restore(t.Context(), opts); err != nil || len(p.asked) != 1 {
+		t.Errorf("asked %q: %v", p.asked, err)
+	}
+	rekeyed(t, b, s.m.ID, k.identity, other.recipient)
+	opts.Identities = identities(t, locked.identity, other.identity)
+	if _, err := Restore(t.Context(), opts); err != nil {
+		t.Errorf("beside another: %v", err)
+	}
+}
+
 // The commands of the documentation, run as they stand there.
 func TestRekeyCommands(t *testing.T) {
 	k, other := newKeys(t, "age"), newKeys(t, "ssh")

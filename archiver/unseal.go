@@ -80,13 +80,19 @@ func (u unsealer) fileKey(ctx context.Context, o *StoredObject, header []byte) (
 	if u.ids.IsZero() {
 		return nil, notDecrypted("%s is encrypted to %s; give --identity FILE with the private key of one of them", o.Key, briefly(o.recipients))
 	}
-	key, err := u.ids.open(header)
-	if err == nil || !errors.Is(err, ErrIdentity) {
-		return key, named(o.Key, err)
+	key, own := u.ids.open(header)
+	if own == nil || !errors.Is(own, ErrIdentity) && !errors.Is(own, ErrUsage) {
+		return key, named(o.Key, own)
 	}
+	// Also after one that wanted a passphrase and got none: another may be there.
 	key, others, err := u.rekeyed(ctx, o, header)
-	if key != nil || err != nil {
-		return key, err
+	switch {
+	case key != nil:
+		return key, nil
+	case errors.Is(own, ErrUsage):
+		return nil, named(o.Key, own)
+	case err != nil:
+		return nil, err
 	}
 	return nil, notDecrypted("%s is encrypted to %s, and none of the identities given is the private key of one; give that with --identity",
 		o.Key, briefly(append(others, o.recipients...)))
@@ -103,6 +109,10 @@ func named(key string, err error) error {
 // passphrase does not stand in the way of the others. ErrIdentity alone: the
 // header is for none of them.
 func (i Identities) open(header []byte) ([]byte, error) {
+	if i.ask != nil { // some remember a passphrase, and guard that by nothing
+		i.ask.opening.Lock()
+		defer i.ask.opening.Unlock()
+	}
 	var failure error
 	for _, id := range i.list {
 		t := &triedIdentity{Identity: id}
