@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -68,6 +69,7 @@ type labelAudit struct {
 	*auditing
 	want     AuditDatabase
 	archives []*audited // oldest first
+	notices  map[string][]AuditFinding
 	out      AuditedDatabase
 }
 
@@ -93,11 +95,42 @@ func (l *labelAudit) file() AuditedDatabase {
 		l.out.Bytes += a.Size
 		l.res.Archives++
 		l.res.Bytes += a.Size
-		l.res.Findings = append(l.res.Findings, a.findings...)
+		l.findings(a)
 		l.out.Archives = append(l.out.Archives, a.AuditedArchive)
 	}
+	l.several()
 	l.head()
 	return l.out
+}
+
+// noticesShown is how many notices of a kind stand for themselves; more of them are
+// one, which says how many.
+const noticesShown = 5
+
+func (l *labelAudit) findings(a *audited) {
+	for _, f := range a.findings {
+		if f.Severity == SeverityViolation {
+			l.find(f)
+			continue
+		}
+		if l.notices == nil {
+			l.notices = map[string][]AuditFinding{}
+		}
+		l.notices[f.Check] = append(l.notices[f.Check], f)
+	}
+}
+
+func (l *labelAudit) several() {
+	for _, check := range slices.Sorted(maps.Keys(l.notices)) {
+		all := l.notices[check]
+		if len(all) <= noticesShown {
+			l.res.Findings = append(l.res.Findings, all...)
+			continue
+		}
+		f := all[len(all)-1]
+		f.Text = fmt.Sprintf("%d archives, this one the newest of them: %s", len(all), f.Text)
+		l.find(f)
+	}
 }
 
 // say adds a finding about the label as a whole.

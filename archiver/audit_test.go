@@ -859,6 +859,51 @@ func TestAuditCheckpoint(t *testing.T) {
 	}
 }
 
+// On every store that locks: what Archive asks for is found as it was promised, and
+// what somebody hides is told of.
+func TestAuditOnStores(t *testing.T) {
+	for name, open := range lockingStores() {
+		t.Run(name, func(t *testing.T) {
+			b := open(t)
+			t.Cleanup(func() { b.Close() })
+			b = storage.Prefixed(b, "team/")
+			terms := Policy{Keep: Period{Days: 1}, Lock: storage.Governance, LegalHold: true, Tags: map[string]string{"owner": "finance"}}
+			if !b.Capabilities().Tags {
+				terms.Tags = nil
+			}
+			m := auditArchive(t, b, "orders", "a0000001", 0, terms, nil)
+			auditRecord(t, b, m.ID, RecordVerify, ResultPassed, 0, nil)
+			res := auditOf(t, b, nil)
+			wantFindings(t, res)
+			switch err := b.Delete(t.Context(), m.Key, ""); {
+			case errors.Is(err, storage.ErrLocked): // GCS hides nothing that is locked
+			case err != nil:
+				t.Fatal(err)
+			default:
+				res = auditOf(t, b, nil)
+				wantFindings(t, res, "notice versions")
+			}
+			if a := res.Databases[0].Archives[0]; a.Lock != a.Promised || a.Lock.Mode != storage.Governance || !a.LegalHold {
+				t.Errorf("%+v", a)
+			}
+		})
+	}
+}
+
+// More than a few notices of a kind under one label are one, which says how many.
+func TestAuditManyNotices(t *testing.T) {
+	b := lockable()
+	for i := range noticesShown + 1 {
+		auditArchive(t, b, "orders", fmt.Sprintf("a%07d", i), 20-i, auditTerms(), func(m *Manifest) { m.Evidence, m.EvidenceReason = EvidenceNone, "INSERTs" })
+	}
+	auditArchive(t, b, "lab", "b0000000", 1, auditTerms(), func(m *Manifest) { m.Evidence = EvidenceNone })
+	res := auditOf(t, b, nil)
+	wantFindings(t, res, "notice evidence", "notice evidence")
+	if f := res.Findings[1]; f.Archive != "a0000005" || !strings.HasPrefix(f.Text, "6 archives, ") || res.Databases[1].Archives[0].Notices != 1 {
+		t.Errorf("%+v", f)
+	}
+}
+
 // A store that cannot be asked is an error, never a finding, and never a
 // compliant bucket.
 func TestAuditStoreFails(t *testing.T) {

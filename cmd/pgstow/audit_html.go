@@ -208,9 +208,9 @@ func (p *page) facts(databases int) {
 	}
 	switch c := r.Checkpoint; {
 	case c == nil:
-		add("Compared with the last audit", "no, no checkpoint was given")
+		add("Compared with the last audit", "no: no checkpoint was given")
 	case c.Last.IsZero():
-		add("Compared with the last audit", "no, this is the first with this checkpoint")
+		add("Compared with the last audit", "no: this is the first with this checkpoint")
 	default:
 		add("Compared with the audit of", minute(c.Last))
 	}

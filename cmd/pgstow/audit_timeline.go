@@ -262,17 +262,18 @@ func ticks(d archiver.AuditedDatabase, s scale, noun string, of func(archiver.Au
 			all = append(all, fact{f, a.ID})
 		}
 	}
-	slices.SortStableFunc(all, func(a, b fact) int {
-		if a.Passed != b.Passed {
-			if b.Passed {
-				return -1
-			}
-			return 1
+	failedFirst := func(a, b fact) int {
+		switch {
+		case a.Passed == b.Passed:
+			return b.Time.Compare(a.Time)
+		case b.Passed:
+			return -1
 		}
-		return b.Time.Compare(a.Time)
-	})
+		return 1
+	}
+	slices.SortStableFunc(all, failedFirst)
 	all = all[:min(len(all), timelineTicks)]
-	slices.SortStableFunc(all, func(a, b fact) int { return a.Time.Compare(b.Time) })
+	slices.Reverse(all) // what failed is drawn last, over the others
 	list := make([]timelineTick, len(all))
 	for i, f := range all {
 		tick := timelineTick{X: s.x(f.Time), Class: "ok", Name: fmt.Sprintf("%s of %s passed, %s", noun, f.archive, minute(f.Time))}
