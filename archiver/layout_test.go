@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/pgstow/pgstow/internal/testenv"
+	"github.com/pgstow/pgstow/storage"
 	"github.com/pgstow/pgstow/storage/file"
 )
 
@@ -22,7 +23,9 @@ func TestReleasedLayouts(t *testing.T) {
 	if *newLayout != "" {
 		makeLayout(t, pg, filepath.Join("testdata", *newLayout))
 	}
-	for _, format := range []string{"pgstow-1"} {
+	// The encrypted one is for the first key; rekey has added the second.
+	keys := map[string][]string{"pgstow-1": {""}, "pgstow-1-age": {"testdata/keys/first", "testdata/keys/added"}}
+	for format, paths := range keys {
 		t.Run(format, func(t *testing.T) {
 			b, err := file.Open(t.Context(), file.Config{Dir: filepath.Join("testdata", format)})
 			if err != nil {
@@ -33,30 +36,44 @@ func TestReleasedLayouts(t *testing.T) {
 			if len(list) != 1 || list[0].Label != "orders" {
 				t.Fatalf("listed are %+v", list)
 			}
-			shown, err := Show(t.Context(), ShowOptions{Bucket: b, Ref: list[0].ID})
-			if err != nil {
-				t.Fatal(err)
-			}
-			checkByHand(t, shown.Manifest, content(t, b))
-			db := pg.CreateDatabase(t)
-			res, err := Restore(t.Context(), RestoreOptions{Bucket: b, Ref: Latest, Name: "orders", Conn: connTo(t, pg, db), Globals: true})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if res.Manifest.Totals.Tables != 3 || res.Manifest.Totals.LargeObjects != 1 {
-				t.Errorf("totals are %+v", res.Manifest.Totals)
-			}
-			var sum int
-			var name, object string
-			const q = `SELECT (SELECT sum(id) FROM items), (SELECT "größe" FROM "Öl"),
-				convert_from(lo_get((SELECT oid FROM pg_largeobject_metadata)), 'UTF8')`
-			if err := pg.Connect(t, db).QueryRow(t.Context(), q).Scan(&sum, &name, &object); err != nil {
-				t.Fatal(err)
-			}
-			if sum != 5050 || name != "à la carte" || object != "a large object" {
-				t.Errorf("restored: %d, %q, %q", sum, name, object)
+			for _, path := range paths {
+				restoreLayout(t, pg, b, list[0].ID, path)
 			}
 		})
+	}
+}
+
+// restoreLayout restores an archive with the identity in a file, "" for a plain one.
+func restoreLayout(t *testing.T, pg *testenv.Cluster, b storage.Bucket, id, identity string) {
+	t.Helper()
+	var ids Identities
+	if identity != "" {
+		ids = identities(t, identity)
+	}
+	shown, err := Show(t.Context(), ShowOptions{Bucket: b, Ref: id, Identities: ids})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if identity == "" {
+		checkByHand(t, shown.Manifest, content(t, b))
+	}
+	db := pg.CreateDatabase(t)
+	res, err := Restore(t.Context(), RestoreOptions{Bucket: b, Ref: Latest, Name: "orders", Conn: connTo(t, pg, db), Globals: true, Identities: ids})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.Manifest.Totals.Tables != 3 || res.Manifest.Totals.LargeObjects != 1 {
+		t.Errorf("totals are %+v", res.Manifest.Totals)
+	}
+	var sum int
+	var name, object string
+	const q = `SELECT (SELECT sum(id) FROM items), (SELECT "größe" FROM "Öl"),
+				convert_from(lo_get((SELECT oid FROM pg_largeobject_metadata)), 'UTF8')`
+	if err := pg.Connect(t, db).QueryRow(t.Context(), q).Scan(&sum, &name, &object); err != nil {
+		t.Fatal(err)
+	}
+	if sum != 5050 || name != "à la carte" || object != "a large object" {
+		t.Errorf("restored: %d, %q, %q", sum, name, object)
 	}
 }
 
@@ -78,7 +95,16 @@ func makeLayout(t *testing.T, pg *testenv.Cluster, dir string) {
 		CREATE TABLE empty (id int);
 		SELECT lo_from_bytea(0, 'a large object');`)
 	now := func() time.Time { return time.Date(2026, 11, 22, 14, 15, 0, 0, time.UTC) }
-	if _, err := Archive(t.Context(), ArchiveOptions{Bucket: b, Conn: connTo(t, pg, db), Name: "orders", Pgstow: "0.1.0", Now: now}); err != nil {
+	opts := ArchiveOptions{Bucket: b, Conn: connTo(t, pg, db), Name: "orders", Pgstow: "0.1.0", Now: now}
+	first, added := "testdata/keys/first", "testdata/keys/added"
+	if *newLayout == "pgstow-1-age" {
+		opts.Recipients = recipients(t, first+".pub")
+	}
+	res, err := Archive(t.Context(), opts)
+	if err != nil {
 		t.Fatal(err)
+	}
+	if !opts.Recipients.IsZero() {
+		rekeyed(t, b, res.Manifest.ID, first, added+".pub")
 	}
 }
