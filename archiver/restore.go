@@ -52,7 +52,8 @@ type RestoreOptions struct {
 	// Thaw, with a tier, thaws an archive that lies in a cold class; without Wait
 	// it only asks for that, and the error is a *ColdError. Of its fields Tier,
 	// Days, Wait, Waiting, Now and Sleep count. Without a tier a cold archive is
-	// a *ColdError before anything of it is read.
+	// a *ColdError before anything of its dump is read. What cannot be restored for
+	// its signature or for want of an identity is not thawed.
 	Thaw ThawOptions
 
 	Log      *slog.Logger
@@ -152,9 +153,6 @@ func (r *restoreRun) readDescription(ctx context.Context) (err error) {
 	if r.entry, err = resolve(ctx, r.opts.Bucket, r.opts.Ref, r.opts.Name, r.log); err != nil {
 		return err
 	}
-	if err := r.warm(ctx); err != nil {
-		return err
-	}
 	if r.res.Manifest, r.manifest, r.res.Signature, err = readTrusted(ctx, r.opts.Bucket, r.entry, r.opts.Trust); err != nil {
 		return err
 	}
@@ -163,6 +161,10 @@ func (r *restoreRun) readDescription(ctx context.Context) (err error) {
 	}
 	r.dump = r.res.Manifest.Objects.Dump
 	if r.index, err = readIndex(ctx, r.opts.Bucket, r.entry, r.res.Manifest, r.opts.Identities); err != nil {
+		return err
+	}
+	// A thaw costs money and hours: what will not be restored is not thawed.
+	if err := r.warm(ctx); err != nil {
 		return err
 	}
 	if r.source, err = openDump(ctx, r.opts.Bucket, r.entry, r.res.Manifest, r.opts.Identities); err != nil {

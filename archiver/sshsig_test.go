@@ -2,12 +2,15 @@ package archiver
 
 import (
 	"bytes"
+	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/rsa"
+	"crypto/sha256"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -189,11 +192,11 @@ func TestSignatureOfAnotherKind(t *testing.T) {
 	if out, err := sshKeygen(t, nil, "-q", "-Y", "sign", "-f", key, "-O", "hashalg=sha256", "-n", SignatureNamespace, input); err != nil {
 		t.Fatalf("%v\n%s", err, out)
 	}
-	sha256, err := os.ReadFile(input + ".sig")
+	weaker, err := os.ReadFile(input + ".sig")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s := trust.judge(message, sha256, time.Now()); s.State != SignatureValid {
+	if s := trust.judge(message, weaker, time.Now()); s.State != SignatureValid {
 		t.Errorf("sha256: %+v", s)
 	}
 
@@ -327,5 +330,48 @@ func signedByHand(t testing.TB, m *Manifest, all map[string][]byte) {
 	out, err := sshKeygen(t, all[m.Key], "-Y", "check-novalidate", "-n", SignatureNamespace, "-s", sig)
 	if err != nil {
 		t.Errorf("ssh-keygen refuses the signature of %s: %v\n%s", m.Key, err, out)
+	}
+}
+
+// A signature of a key on hardware verifies, here as with ssh-keygen, if the key
+// was touched. The device is played: what it signs is in OpenSSH's PROTOCOL.u2f.
+func TestSignatureOfASecurityKey(t *testing.T) {
+	message := []byte("manifest")
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	const application = "ssh:"
+	key, err := ssh.ParsePublicKey(ssh.Marshal(struct{ Type, Key, Application string }{ssh.KeyAlgoSKED25519, string(public), application}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	sign := func(flags byte) []byte {
+		input, err := sshsigInput(SignatureNamespace, "", sshsigHash, message)
+		if err != nil {
+			t.Fatal(err)
+		}
+		app, digest := sha256.Sum256([]byte(application)), sha256.Sum256(input)
+		const counter = 7
+		signed := slices.Concat(app[:], []byte{flags, 0, 0, 0, counter}, digest[:])
+		return armorSSHSIG(key, &ssh.Signature{
+			Format: ssh.KeyAlgoSKED25519, Blob: ed25519.Sign(private, signed), Rest: []byte{flags, 0, 0, 0, counter},
+		})
+	}
+	line := "alice " + string(ssh.MarshalAuthorizedKey(key))
+	trust := Trust{Signers: allowed(t, strings.TrimSpace(line)), Require: true}
+	sig := sign(1)
+	if s := trust.judge(message, sig, time.Now()); s.State != SignatureValid {
+		t.Errorf("%+v", s)
+	}
+	if out, err := sshKeygen(t, message, "-Y", "verify", "-f", writeTemp(t, "allowed", line), "-I", "alice", "-n", SignatureNamespace,
+		"-s", writeTemp(t, "sig", string(sig))); err != nil {
+		t.Errorf("ssh-keygen: %v\n%s", err, out)
+	}
+	if s := trust.judge([]byte("another"), sig, time.Now()); s.State != SignatureInvalid {
+		t.Errorf("of other bytes: %+v", s)
+	}
+	if s := trust.judge(message, sign(0), time.Now()); s.State != SignatureInvalid || !strings.Contains(s.Reason, "user presence") {
+		t.Errorf("untouched: %+v", s)
 	}
 }

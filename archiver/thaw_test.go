@@ -44,8 +44,8 @@ func (c *clock) sleep(_ context.Context, d time.Duration) error {
 
 func nothing(do func()) func() error { return func() error { do(); return nil } }
 
-// A cold archive is said to be cold before anything else, with how long it
-// takes and what to type.
+// A cold archive is said to be cold before anything of its dump is read, with how
+// long it takes and what to type; one that would be refused is not thawed.
 func TestColdArchive(t *testing.T) {
 	for class, times := range map[string][]string{
 		"GLACIER":      {"expedited takes 1 to 5 minutes", "standard takes 3 to 5 hours", "bulk takes 5 to 12 hours"},
@@ -55,9 +55,26 @@ func TestColdArchive(t *testing.T) {
 		m := coldArchive(t, b, class).Manifest
 		read := b.Received()
 		_, err := Restore(t.Context(), RestoreOptions{Bucket: b, Ref: m.ID, Output: io.Discard})
+		first := b.Received()
 		var cold *ColdError
-		if !errors.As(err, &cold) || !errors.Is(err, storage.ErrCold) || cold.Class != class || cold.ID != m.ID || b.Received() != read {
-			t.Fatalf("restore from %s: %v, %d bytes read", class, err, b.Received()-read)
+		small := m.Objects.Index.Size
+		for _, o := range listed(t, b)[0].Objects {
+			if o.Name == ManifestName {
+				small += o.Size
+			}
+		}
+		if !errors.As(err, &cold) || !errors.Is(err, storage.ErrCold) || cold.Class != class || cold.ID != m.ID || first-read > small {
+			t.Fatalf("restore from %s: %v, %d bytes read", class, err, first-read)
+		}
+		refused := RestoreOptions{
+			Bucket: b, Ref: m.ID, Output: io.Discard, Thaw: ThawOptions{Tier: storage.ThawStandard},
+			Trust: Trust{Signers: allowed(t, "alice "+publicText(t, sshKey(t, "ed25519"))), Require: true},
+		}
+		if _, err := Restore(t.Context(), refused); !errors.Is(err, ErrIntegrity) {
+			t.Errorf("unsigned: %v", err)
+		}
+		if shown, err := Show(t.Context(), ShowOptions{Bucket: b, Ref: m.ID}); err != nil || shown.Thaw.Ongoing || !shown.Thaw.Until.IsZero() {
+			t.Errorf("what is refused was thawed: %+v, %v", shown, err)
 		}
 		oneLiner(t, err)
 		for _, want := range append(times, "pgstow thaw "+m.ID, "--thaw TIER --wait") {
