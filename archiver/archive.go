@@ -219,8 +219,13 @@ func (r *archiveRun) begin() error {
 func (r *archiveRun) askRules(ctx context.Context) error {
 	bounded, cancel := r.bounded(ctx)
 	defer cancel()
-	var err error
-	r.keeper.standing, err = standingRules(bounded, r.keeper, r.dir.String(), r.manifest.Started)
+	rules, err := standingRules(bounded, r.keeper, r.dir.String(), r.manifest.Started)
+	var odd *oddRulesError
+	if errors.As(err, &odd) {
+		r.warn("whether a lifecycle rule would delete the archive too early is not known: " + oneLine(err))
+		return nil
+	}
+	r.keeper.standing = rules
 	return causeOf(bounded, err)
 }
 

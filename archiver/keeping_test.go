@@ -369,6 +369,12 @@ func TestArchiveLooksAtTheRules(t *testing.T) {
 			t.Errorf("%v: error %v", kind, err)
 		}
 	}
+	// Nor is what makes no sense a reason to go without a backup.
+	b := &unreadableRules{newRuled(t, s3Rules, expire(1, created)), errors.New("lifecycle rule \"x\": Days is \"soon\"")}
+	res, err := Archive(t.Context(), ArchiveOptions{Bucket: b, Conn: conn, Policy: dev})
+	if err != nil || !slices.ContainsFunc(res.Manifest.Warnings, func(w string) bool { return strings.Contains(w, `Days is "soon"`) }) {
+		t.Errorf("rules that make no sense: %+v, %v", res, err)
+	}
 }
 
 // unreadableRules are those of a bucket that does not show them.

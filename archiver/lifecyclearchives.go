@@ -32,7 +32,7 @@ func (l *lifecycle) judgeArchives(ctx context.Context) error {
 		case err == nil:
 			l.judgePromises(x, archives)
 			if stranger != "" {
-				l.conflict("rule %s covers what is not pgstow's: %s%s is no object of an archive, and would be deleted; move it, or give pgstow a prefix of its own",
+				l.conflict("rule %s covers what is not pgstow's: %s%s is no object of an archive, and would be deleted; move it, give pgstow a prefix of its own, or leave expiry to pgstow",
 					nameRule(r), l.doc.Prefix, stranger)
 			}
 		case errors.Is(err, storage.ErrPermission) && x.settled:
@@ -115,14 +115,10 @@ func (l *lifecycle) judgeNeighbours(x expiryRule) {
 // policy's keep may have been longer when they were made, or have had another
 // deleter, or somebody has been at the rule.
 func (l *lifecycle) judgePromises(x expiryRule, archives []Entry) {
-	unpromised, tooSoon := 0, []string(nil)
+	unpromised, tooSoon, unread := 0, []string(nil), []Entry(nil)
 	for _, e := range archives {
 		if e.Manifest == nil {
-			say := l.conflict
-			if x.settled { // one that is damaged must not keep the other rules from being written
-				say = l.warn
-			}
-			say("rule %s expires the archives of policy %s, and how long %s is to be kept cannot be read: %s", nameRule(x.LifecycleRule), x.policy, e.ID, e.ManifestError)
+			unread = append(unread, e)
 			continue
 		}
 		kept := e.Manifest.Kept
@@ -133,6 +129,14 @@ func (l *lifecycle) judgePromises(x expiryRule, archives []Entry) {
 		if end, ends := clocksOf(e.Manifest).end(x.Actions); ends && end.Before(kept.KeepUntil) {
 			tooSoon = append(tooSoon, fmt.Sprintf("%s (kept until %s)", e.ID, kept.KeepUntil.Format(time.DateOnly)))
 		}
+	}
+	if len(unread) > 0 {
+		say := l.conflict
+		if x.settled { // one that is damaged must not keep the other rules from being written
+			say = l.warn
+		}
+		say("rule %s expires the archives of policy %s, and how long %d of them are to be kept cannot be read, such as %s: %s",
+			nameRule(x.LifecycleRule), x.policy, len(unread), unread[0].ID, unread[0].ManifestError)
 	}
 	if unpromised > 0 && !l.features.CustomTime && !x.settled {
 		l.warn("%d archives of policy %s were made without a keep; the rule expires them too", unpromised, x.policy)

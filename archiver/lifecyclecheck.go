@@ -98,6 +98,9 @@ func (l *lifecycle) judge(r storage.LifecycleRule, p Policy) {
 		case a.Kind == storage.LifecycleExpire && keep > 0 && sooner && !over:
 			l.conflict("rule %s, which is not pgstow's, reaches the archives of policy %s (%s) and would %s, sooner than their keep of %s%s; change that rule, or move the archives to a prefix that it does not match",
 				nameRule(r), p.Name, l.doc.Prefix+p.Name+"/", describeAction(a), p.Keep, l.sum(a, p, need))
+		case a.Kind == storage.LifecycleExpire && keep > 0 && !over && p.Expiry != ExpiryStore:
+			l.warn("rule %s, which is not pgstow's, would %s, also the last archives of policy %s: expiry is pgstow's there, and its keep-last does not hold against a rule",
+				nameRule(r), describeAction(a), p.Name)
 		case a.Kind == storage.LifecycleExpire && keep == 0:
 			l.warn("rule %s, which is not pgstow's, reaches the archives of policy %s: %s", nameRule(r), p.Name, describeAction(a))
 		case a.Kind == storage.LifecycleExpireNoncurrent && p.Lock == storage.LockNone && (sooner || keep == 0):

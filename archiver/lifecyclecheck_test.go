@@ -36,6 +36,8 @@ func TestLifecycleForeignInTheWay(t *testing.T) {
 	keep := Policy{Name: "keep", Keep: year(1), Tags: map[string]string{"owner": "finance"}}
 	locked := keep
 	locked.Lock = storage.Governance
+	byStore := keep
+	byStore.Expiry = ExpiryStore
 	none := Policy{Name: "keep"}
 	for name, c := range map[string]struct {
 		filter storage.LifecycleFilter
@@ -43,39 +45,40 @@ func TestLifecycleForeignInTheWay(t *testing.T) {
 		policy Policy
 		want   int
 	}{
-		"the whole bucket, sooner":      {at(), expire(365), keep, conflict},
-		"as long as the keep":           {at(), expire(366), keep, conflict},
-		"less than ours would wait":     {at(), expire(374), keep, conflict},
-		"the whole bucket, not sooner":  {at(), expire(375), keep, nothing},
-		"locked, before the lock ends":  {at(), expire(367), locked, conflict},
-		"locked, not sooner":            {at(), expire(368), locked, nothing},
-		"sooner, locked":                {at(), expire(30), locked, conflict},
-		"our prefix":                    {at("pg/"), expire(30), keep, conflict},
-		"a part of its name":            {at("logs/", "pg/ke"), expire(30), keep, conflict},
-		"one database":                  {at("pg/keep/orders/"), expire(30), keep, conflict},
-		"another prefix":                {at("pg2/", "pg/kept/"), expire(1), keep, nothing},
-		"its tag":                       {tagged("owner", "finance"), expire(30), keep, conflict},
-		"another value of its tag":      {tagged("owner", "sales"), expire(30), keep, nothing},
-		"another tag":                   {tagged("temporary", "yes"), expire(30), keep, nothing},
-		"another tag, ad hoc":           {tagged("temporary", "yes"), expire(30), Policy{}, warning},
-		"its policy":                    {tagged(TagPolicy, "keep"), expire(30), keep, conflict},
-		"another policy":                {tagged(TagPolicy, "dev"), expire(30), keep, nothing},
-		"dumps":                         {tagged(TagRole, RoleDump), expire(30), keep, conflict},
-		"manifests by their end":        {storage.LifecycleFilter{Suffixes: []string{".json"}}, expire(30), keep, conflict},
-		"one key by its end":            {storage.LifecycleFilter{Suffixes: []string{"x/archive.dump"}}, expire(30), keep, conflict},
-		"another end":                   {storage.LifecycleFilter{Suffixes: []string{".log"}}, expire(30), keep, nothing},
-		"large objects":                 {storage.LifecycleFilter{LargerThan: 1 << 30}, expire(30), keep, conflict},
-		"from a day on":                 {at(), from(now.AddDate(10, 0, 0)), keep, conflict},
-		"what was made before today":    {at(), before(now.AddDate(0, 0, -1)), keep, nothing},
-		"what is made before next year": {at(), before(now.AddDate(1, 0, 0)), keep, conflict},
-		"no keep":                       {at(), expire(30), none, warning},
-		"hidden versions, unlocked":     {at(), day(storage.LifecycleExpireNoncurrent, 30), keep, warning},
-		"hidden versions, later":        {at(), day(storage.LifecycleExpireNoncurrent, 366), keep, nothing},
-		"hidden versions, locked":       {at(), day(storage.LifecycleExpireNoncurrent, 30), locked, nothing},
-		"a class":                       {at(), day(storage.LifecycleTransition, 30), keep, warning},
-		"uploads of long dumps":         {at(), day(storage.LifecycleAbortUploads, 1), keep, warning},
-		"uploads as we would":           {at(), day(storage.LifecycleAbortUploads, 7), keep, nothing},
-		"delete markers":                {at(), storage.LifecycleAction{Kind: storage.LifecycleExpireMarkers}, keep, nothing},
+		"the whole bucket, sooner":        {at(), expire(365), keep, conflict},
+		"as long as the keep":             {at(), expire(366), keep, conflict},
+		"less than ours would wait":       {at(), expire(374), keep, conflict},
+		"the whole bucket, not sooner":    {at(), expire(375), keep, warning},
+		"locked, before the lock ends":    {at(), expire(367), locked, conflict},
+		"locked, not sooner":              {at(), expire(368), locked, warning},
+		"sooner, locked":                  {at(), expire(30), locked, conflict},
+		"our prefix":                      {at("pg/"), expire(30), keep, conflict},
+		"a part of its name":              {at("logs/", "pg/ke"), expire(30), keep, conflict},
+		"one database":                    {at("pg/keep/orders/"), expire(30), keep, conflict},
+		"not sooner, and its one deleter": {at(), expire(375), byStore, nothing},
+		"another prefix":                  {at("pg2/", "pg/kept/"), expire(1), keep, nothing},
+		"its tag":                         {tagged("owner", "finance"), expire(30), keep, conflict},
+		"another value of its tag":        {tagged("owner", "sales"), expire(30), keep, nothing},
+		"another tag":                     {tagged("temporary", "yes"), expire(30), keep, nothing},
+		"another tag, ad hoc":             {tagged("temporary", "yes"), expire(30), Policy{}, warning},
+		"its policy":                      {tagged(TagPolicy, "keep"), expire(30), keep, conflict},
+		"another policy":                  {tagged(TagPolicy, "dev"), expire(30), keep, nothing},
+		"dumps":                           {tagged(TagRole, RoleDump), expire(30), keep, conflict},
+		"manifests by their end":          {storage.LifecycleFilter{Suffixes: []string{".json"}}, expire(30), keep, conflict},
+		"one key by its end":              {storage.LifecycleFilter{Suffixes: []string{"x/archive.dump"}}, expire(30), keep, conflict},
+		"another end":                     {storage.LifecycleFilter{Suffixes: []string{".log"}}, expire(30), keep, nothing},
+		"large objects":                   {storage.LifecycleFilter{LargerThan: 1 << 30}, expire(30), keep, conflict},
+		"from a day on":                   {at(), from(now.AddDate(10, 0, 0)), keep, conflict},
+		"what was made before today":      {at(), before(now.AddDate(0, 0, -1)), keep, nothing},
+		"what is made before next year":   {at(), before(now.AddDate(1, 0, 0)), keep, conflict},
+		"no keep":                         {at(), expire(30), none, warning},
+		"hidden versions, unlocked":       {at(), day(storage.LifecycleExpireNoncurrent, 30), keep, warning},
+		"hidden versions, later":          {at(), day(storage.LifecycleExpireNoncurrent, 366), keep, nothing},
+		"hidden versions, locked":         {at(), day(storage.LifecycleExpireNoncurrent, 30), locked, nothing},
+		"a class":                         {at(), day(storage.LifecycleTransition, 30), keep, warning},
+		"uploads of long dumps":           {at(), day(storage.LifecycleAbortUploads, 1), keep, warning},
+		"uploads as we would":             {at(), day(storage.LifecycleAbortUploads, 7), keep, nothing},
+		"delete markers":                  {at(), storage.LifecycleAction{Kind: storage.LifecycleExpireMarkers}, keep, nothing},
 	} {
 		r := storage.LifecycleRule{ID: "a stranger's", Filter: c.filter, Actions: []storage.LifecycleAction{c.action}}
 		for _, disabled := range []bool{false, true} {

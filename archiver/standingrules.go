@@ -17,6 +17,13 @@ type standingRule struct {
 	at  time.Time // the earliest
 }
 
+// oddRulesError: the store's answer about its rules makes no sense. That is no
+// reason to go without a backup.
+type oddRulesError struct{ err error }
+
+func (e *oddRulesError) Error() string { return e.err.Error() }
+func (e *oddRulesError) Unwrap() error { return e.err }
+
 // standingRules are the rules that will delete objects below a key prefix that
 // are created at now, and that count from then. Where the policy keeps nothing, or the store itself
 // refuses to delete, none matters; where rules cannot be read, none is known.
@@ -31,8 +38,11 @@ func standingRules(ctx context.Context, k *keeper, below string, now time.Time) 
 	switch {
 	case errors.Is(err, errors.ErrUnsupported), errors.Is(err, storage.ErrPermission):
 		return nil, nil
-	case err != nil:
+	case errors.Is(err, storage.ErrUnavailable), errors.Is(err, storage.ErrCredentials), errors.Is(err, storage.ErrBucketNotExist),
+		context.Cause(ctx) != nil:
 		return nil, fmt.Errorf("read the bucket's lifecycle rules: %w", err)
+	case err != nil:
+		return nil, &oddRulesError{err}
 	}
 	locked := k.bucket.Capabilities().DefaultRetention.From(now).Until
 	var found []standingRule
