@@ -58,7 +58,13 @@ func TestAuditOfTenThousand(t *testing.T) {
 		return int64(m.HeapAlloc)
 	}
 	before := heap()
-	opts := AuditOptions{Bucket: b}
+	told, last := 0, 0
+	opts := AuditOptions{Bucket: b, Progress: func(done, total int) {
+		if told++; total != n || done < last {
+			t.Errorf("%d of %d archives, after %d", done, total, last)
+		}
+		last = done
+	}}
 	for l := range labels {
 		opts.Databases = append(opts.Databases, AuditDatabase{Label: fmt.Sprintf("database-%02d", l), Every: 24 * time.Hour})
 	}
@@ -70,6 +76,9 @@ func TestAuditOfTenThousand(t *testing.T) {
 	t.Logf("%d bytes kept of each archive, %d operations at once", kept, b.most.Load())
 	if res.Archives != n || res.Violations != 0 || len(res.Databases) != labels {
 		t.Errorf("%d archives, %d violations, %d databases", res.Archives, res.Violations, len(res.Databases))
+	}
+	if told != n || last != n {
+		t.Errorf("told %d times of %d archives", told, last)
 	}
 	if kept > 6<<10 {
 		t.Errorf("%d bytes are kept of each archive", kept)

@@ -239,7 +239,37 @@ func (a *audit) one(ctx context.Context, rt *runtime, place auditPlace, last *ar
 	opts.Bucket, opts.Place = bucket, place.bucket.String()
 	opts.Databases, opts.Policies = place.databases, place.policies
 	opts.Heads = last.Buckets[checkpointPlace(place.bucket)]
+	report, end := rt.auditProgress(place.bucket)
+	defer end()
+	opts.Progress = report
 	return archiver.Audit(ctx, opts)
+}
+
+// auditProgress shows how many archives are done, now and then.
+func (rt *runtime) auditProgress(b bucketURL) (report func(done, total int), end func()) {
+	interval, last := plainInterval, time.Now()
+	switch {
+	case rt.progress == progressNone:
+		return nil, func() {}
+	case rt.status != nil:
+		interval, last = lineInterval, time.Time{}
+	}
+	report = func(done, total int) {
+		if time.Since(last) < interval {
+			return
+		}
+		last = time.Now()
+		if rt.status != nil {
+			rt.status.set(fmt.Sprintf("audit  %s of %s archives", grouped(done), grouped(total)))
+			return
+		}
+		rt.log.Info("audit", "bucket", b.String(), "archives_done", done, "archives", total)
+	}
+	return report, func() {
+		if rt.status != nil {
+			rt.status.set("")
+		}
+	}
 }
 
 func (r *auditReport) add(one *archiver.AuditResult) {
