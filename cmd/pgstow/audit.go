@@ -21,9 +21,9 @@ var errViolations = errors.New("audit found violations")
 func auditCommand(rt *runtime) *command {
 	return &command{
 		manual: manual{
-			usage: []string{"audit [DATABASE] [--bucket BUCKET] [--name LABEL] [--period PERIOD] [--checkpoint FILE] [--html FILE] [--json|--csv]"},
+			usage: []string{"audit [DATABASE] [--bucket BUCKET] [--name LABEL] [--period PERIOD] [--checkpoint FILE] [--allowed-signers FILE] [--html FILE] [--json|--csv]"},
 			text: `
-Holds every archive against its policy, and says what was found: each object of the manifest there, with its size, version and the store's checksum; locked and held as promised; encrypted, tagged and in the class planned for its age; how long ago it was verified and drilled. It reads manifests and records and asks about every object; it reads no dump and changes nothing.
+Holds every archive against its policy, and says what was found: each object of the manifest there, with its size, version and the store's checksum; locked and held as promised; encrypted, tagged and in the class planned for its age; its signature, and the archives before it that it names; how long ago it was verified and drilled. It reads manifests and records and asks about every object; it reads no dump and changes nothing.
 
 The policy that counts is the one stored with the archive. With a configuration the newest archive of each database is held against the database's policy as well, and missed archives are found: one is missed when the next begins later than "every" and a quarter of it, a day at most. Before --period a missed one is a notice, and so is what breaks no promise: archives past their keep, delete markers, what failed runs have left.
 
