@@ -38,6 +38,17 @@ func audits(ctx context.Context, b storage.Bucket) error {
 			return err
 		}
 	}
+	verified, err := Verify(ctx, VerifyOptions{Bucket: b, All: true, NoRecord: true, By: "test"})
+	if err != nil {
+		return err
+	}
+	audited, err := Audit(ctx, AuditOptions{Bucket: b})
+	if err != nil {
+		return err
+	}
+	if len(verified.Archives) != len(all) || audited.Archives != len(all) {
+		return errors.New("not all archives were looked at")
+	}
 	_, rules := storage.ReadLifecycle(ctx, b)
 	_, uploads := ownUploads(ctx, b)
 	if errors.Is(uploads, errors.ErrUnsupported) {

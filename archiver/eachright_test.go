@@ -48,6 +48,21 @@ func (u user) restore(ctx context.Context) error {
 	return err
 }
 
+// verify reads everything back, and records that beside the archive, kept as the
+// archive is.
+func (u user) verify(ctx context.Context) error {
+	res, err := Verify(ctx, VerifyOptions{Bucket: u.bucket, Refs: []string{Latest}, By: "test"})
+	if err != nil {
+		return err
+	}
+	for _, v := range res.Archives {
+		if v.Record == "" {
+			return fmt.Errorf("nothing is recorded: %+v", v)
+		}
+	}
+	return nil
+}
+
 type discard struct{}
 
 func (*discard) Write(p []byte) (int, error) { return len(p), nil }
@@ -141,7 +156,7 @@ func (u user) uses() map[string]func(context.Context) error {
 func (u user) does(ctx context.Context, p Profile) error {
 	all := []func(context.Context) error{u.archive(p != ProfileVault)}
 	if p != ProfileVault {
-		all = append(all, u.restore)
+		all = append(all, u.restore, u.verify)
 	}
 	if p == ProfileFull {
 		all = append(all, u.cleanup, u.uses()["s3:DeleteObjectVersion"], u.keep, u.rules(true))
