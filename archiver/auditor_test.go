@@ -6,6 +6,7 @@ import (
 	"io"
 	"maps"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/pgstow/pgstow/internal/testenv"
@@ -160,5 +161,23 @@ func TestDoctorForAProfile(t *testing.T) {
 				t.Errorf("without %q, for %q: %v", denies, profile, failed)
 			}
 		}
+	}
+}
+
+// With a profile in mind, what it does without is told in a few words.
+func TestDoctorSparesAProfile(t *testing.T) {
+	b := deniedBucket{lockable(), map[string]bool{"stat": true, "open": true, "list": true, "versions": true, "delete": true, "uploads": true}}
+	checks := Doctor(t.Context(), DoctorOptions{OpenBucket: opening(b, nil), Place: Place{Scheme: "s3"}, Policy: sox, For: ProfileVault})
+	spared := 0
+	for _, c := range checks {
+		if c.Status == CheckDenied {
+			spared++
+			if !strings.HasPrefix(c.Detail, "the profile vault does without the right to ") || !strings.Contains(c.Detail, c.Right) || c.Advice != "" || c.Right == "" {
+				t.Errorf("%+v", c)
+			}
+		}
+	}
+	if spared < 5 || checks[len(checks)-1].Profile != ProfileVault {
+		t.Errorf("%+v", checks)
 	}
 }

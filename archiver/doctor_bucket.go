@@ -66,6 +66,9 @@ func (d *bucketDoctor) outcome(name string, op operation, err error, needed bool
 		c.Status, c.Right = CheckDenied, d.opts.Place.rightFor(op)
 		c.Detail, c.Advice = oneLine(err), d.grant(op)
 		d.denied[op] = true
+		if d.spares(op) && !needed {
+			c.Detail, c.Advice = d.without(op), ""
+		}
 	case errors.Is(err, errors.ErrUnsupported):
 		c.Status, c.Detail = CheckUnsupported, oneLine(err)
 		if needed {
@@ -94,6 +97,25 @@ func (d *bucketDoctor) wants(op operation) bool {
 	return slices.ContainsFunc(needs, func(n need) bool {
 		return n.op == op && n.grants(n.of(d.opts.Place.Scheme), d.largest(), d.opts.Policy)
 	})
+}
+
+// spares reports whether the profile that was asked for does without an
+// operation.
+func (d *bucketDoctor) spares(op operation) bool {
+	return d.opts.For != "" && !slices.ContainsFunc(needs, func(n need) bool {
+		return n.op == op && n.grants(n.of(d.opts.Place.Scheme), d.opts.For, d.opts.Policy)
+	})
+}
+
+// without says what the profile that was asked for does without.
+func (d *bucketDoctor) without(op operation) string {
+	does := string(op)
+	for _, n := range needs {
+		if n.op == op && n.grants(n.of(d.opts.Place.Scheme), ProfileFull, d.opts.Policy) {
+			does = n.does
+		}
+	}
+	return fmt.Sprintf("the profile %s does without the right to %s (%s)", d.opts.For, does, d.opts.Place.rightFor(op))
 }
 
 // grant says what to grant for an operation, and who can do without.
@@ -151,10 +173,15 @@ func (d *bucketDoctor) settings() {
 		}
 	}
 	for _, name := range c.Unprobed {
-		d.denied[d.opts.Place.deniedOp(name, "")] = true
-		d.add(Check{Name: "settings", Status: CheckDenied, Right: name,
+		op := d.opts.Place.deniedOp(name, "")
+		d.denied[op] = true
+		c := Check{Name: "settings", Status: CheckDenied, Right: name,
 			Detail: "a setting of the bucket cannot be seen, what it allows shows when an object is created",
-			Advice: fmt.Sprintf("grant %s on %s; the profile vault does without", name, d.opts.Place.resource(onBucket))})
+			Advice: fmt.Sprintf("grant %s on %s; the profile vault does without", name, d.opts.Place.resource(onBucket))}
+		if d.spares(op) {
+			c.Detail, c.Advice = d.without(op), ""
+		}
+		d.add(c)
 	}
 	not := "has not"
 	if len(c.Unprobed) > 0 {

@@ -50,7 +50,7 @@ func (d *doctor) encryption() {
 		d.fail(name, err, "")
 		return
 	}
-	d.ok(name, "a message was encrypted to %s", briefly(narrow(to.Texts())))
+	d.ok(name, "a message was encrypted to %s", briefly(shortened(to.Texts())))
 	var ids Identities
 	if d.opts.Keys.Identities != nil {
 		ids, err = d.opts.Keys.Identities()
@@ -74,8 +74,8 @@ func (d *doctor) encryption() {
 	}
 }
 
-// narrow cuts recipients to what stands beside a check: age's have no spaces.
-func narrow(texts []string) []string {
+// shortened cuts recipients to what stands beside a check: age's have no spaces.
+func shortened(texts []string) []string {
 	const most, head, tail = 49, 20, 8
 	for i, t := range texts {
 		if len(t) > most && !strings.Contains(t, " ") {

@@ -131,6 +131,10 @@ func (d *bucketDoctor) narrow(ctx context.Context, opts storage.PutOptions, all 
 		remains = errors.Join(remains, left)
 		if !d.outcome(a.name, a.op, err, true, "%s", a.text) {
 			found = true
+			if what, ok := strings.CutPrefix(a.text, "taken: "); ok { // the store does not repeat it
+				c := &d.checks[len(d.checks)-1]
+				c.Detail = what + ": " + c.Detail
+			}
 		}
 	}
 	if !found {

@@ -143,7 +143,7 @@ var needs = []need{
 	{op: opTag, does: "tag objects", when: Policy.marks, s3: right{"s3:PutObjectTagging", ProfileVault, onObjects}},
 	{op: opTag, does: "tag records of any policy's archives", s3: right{"s3:PutObjectTagging", ProfileFull, onObjects}},
 	{op: opHold, does: "put objects on legal hold", when: Policy.holds, s3: right{"s3:PutObjectLegalHold", ProfileVault, onObjects}, gcs: right{"storage.objects.update", ProfileFull, onObjects}},
-	{op: opRelease, does: "set and release legal holds", s3: right{"s3:PutObjectLegalHold", ProfileFull, onObjects}, gcs: right{"storage.objects.update", ProfileFull, onObjects}},
+	{op: opRelease, does: "release legal holds, and set them on archives that exist", s3: right{"s3:PutObjectLegalHold", ProfileFull, onObjects}, gcs: right{"storage.objects.update", ProfileFull, onObjects}},
 	{op: opEncrypt, does: "encrypt with the key", when: Policy.hasKey, s3: right{"kms:GenerateDataKey", ProfileVault, onKey}},
 	{op: opDecrypt, does: "join the parts of an encrypted upload, and read", audits: true, when: Policy.hasKey, s3: right{"kms:Decrypt", ProfileVault, onKey}},
 	{op: opAbort, does: "abort the upload of a run that failed", s3: right{"s3:AbortMultipartUpload", ProfileVault, onObjects}},

@@ -210,11 +210,11 @@ func laterRows(t table, e archiver.Entry) {
 		if i == 0 {
 			label = "covered"
 		}
-		t.row(label, fmt.Sprintf("%s: %s since %s", name, strings.Join(what, ", "), utc(o.since)))
+		wrapped(t, label, fmt.Sprintf("%s: %s since %s", name, strings.Join(what, ", "), utc(o.since)))
 	}
 	switch {
 	case len(names) > 0:
-		t.row("", "pgstow reads below them; `pgstow undelete "+e.ID+"` removes them")
+		wrapped(t, "", "pgstow reads below them; `pgstow undelete "+e.ID+"` removes them")
 	case e.Hidden:
 		t.row("covered", "an object is not live any more; pgstow reads its old version")
 	}

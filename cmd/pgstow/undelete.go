@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 
@@ -89,7 +90,7 @@ func (u undelete) print(rt *runtime, result *archiver.UndeleteResult, prefix str
 	markers, versions, left := 0, 0, 0
 	if len(result.Versions) > 0 {
 		t, text := newBelow()
-		below := [][]string{nil}
+		below, dir := [][]string{nil}, ""
 		t.row("ACTION", "WHAT", "SINCE")
 		for _, v := range result.Versions {
 			what := "later version"
@@ -105,7 +106,13 @@ func (u undelete) print(rt *runtime, result *archiver.UndeleteResult, prefix str
 				versions++
 			}
 			t.row(v.Action, what, utc(v.Created))
-			below = append(below, detail("key", v.Key))
+			at, name := splitKey(v.Key)
+			lines := detail("object", name)
+			if at != dir {
+				lines = slices.Concat(detail("archive", at), lines)
+				dir = at
+			}
+			below = append(below, lines)
 		}
 		if err := printBelow(rt.out, t, text, below); err != nil {
 			return err
@@ -133,4 +140,18 @@ func (u undelete) print(rt *runtime, result *archiver.UndeleteResult, prefix str
 		fmt.Fprintf(rt.err, "%splain readers still do not see %s as stored; where a store has no\n  markers, copy the old generation: gcloud storage cp gs://BUCKET/KEY#GENERATION ...\n", prefix, counted(result.Covered, "archive"))
 	}
 	return nil
+}
+
+// splitKey parts the key of an archive's object: where the archive lies, and what
+// the object is called there.
+func splitKey(key string) (dir, name string) {
+	for i, slashes := 0, 0; i < len(key); i++ {
+		if key[i] != '/' {
+			continue
+		}
+		if slashes++; slashes == 3 {
+			return key[:i+1], key[i+1:]
+		}
+	}
+	return "", key
 }

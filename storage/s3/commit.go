@@ -329,7 +329,7 @@ func (c *commit) unread(got receipt) (storage.Object, error) {
 	if got.crc64 != "" && c.want.crc64 != "" && got.crc64 != c.want.crc64 {
 		return storage.Object{}, fmt.Errorf("%w: the store has CRC64NVME %s, sent was %s", storage.ErrIntegrity, got.crc64, c.want.crc64)
 	}
-	c.b.cfg.Log.Info("the object cannot be read back: the right is missing", "key", c.key)
+	c.b.cfg.Log.Debug("the object cannot be read back: the right is missing", "key", c.key)
 	o := storage.Object{
 		Key: c.key, Version: got.version, Size: c.want.size, Latest: true, ETag: got.etag, Created: time.Now().UTC().Truncate(time.Second),
 		Encryption: got.encryption,
