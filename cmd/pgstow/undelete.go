@@ -132,7 +132,7 @@ func (u undelete) print(rt *runtime, result *archiver.UndeleteResult, prefix str
 	}
 	fmt.Fprintln(rt.err, text)
 	if result.Expired > 0 {
-		fmt.Fprintf(rt.err, "%s%s left as a rule of the bucket has expired it: its keep is over; name an\n  archive to undelete it all the same\n", prefix, counted(result.Expired, "archive"))
+		fmt.Fprintf(rt.err, "%s%s left, past their keep and expired by a rule of the bucket;\n  name an archive to undelete it all the same\n", prefix, counted(result.Expired, "archive"))
 	}
 	if left > 0 {
 		fmt.Fprintf(rt.err, "%s%s left, which plain readers get instead; --later-versions deletes them\n", prefix, counted(left, "later version"))
