@@ -24,17 +24,19 @@ func signatureRow(t table, s archiver.Signature) {
 	optional(t, "", s.Fingerprint)
 }
 
-// signedText is that in a column.
+// signedText is that in a line of a list.
 func signedText(s *archiver.Signature) string {
 	switch {
 	case s == nil:
 		return "?"
 	case s.State == archiver.SignatureValid:
-		return s.Signer
+		return "by " + s.Signer
 	case s.State == archiver.SignatureUnsigned:
-		return "-"
+		return "no"
+	case s.State == archiver.SignatureUnjudged && s.Reason == "":
+		return "yes, not judged"
 	}
-	return s.State
+	return s.State + ": " + oneLine(s.Reason)
 }
 
 // previousRow prints which archives before it an archive names.
