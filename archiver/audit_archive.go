@@ -234,7 +234,7 @@ func (x *auditing) judgeSealed(a *audited, m *Manifest) {
 		a.idle(CheckSealed, "it is not encrypted to recipients")
 		return
 	}
-	a.pass(CheckSealed, "encrypted to %s: %s", many(len(m.Recipients), "recipient"), strings.Join(m.Recipients, ", "))
+	a.pass(CheckSealed, "encrypted to %s: %s", many(len(m.Recipients), "recipient"), briefly(m.Recipients))
 }
 
 // judgeTimes compares what the manifest claims with the store's clock.

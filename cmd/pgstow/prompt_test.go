@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -58,7 +59,7 @@ func TestPassphrasePrompt(t *testing.T) {
 	} {
 		// script runs a command on a terminal of its own; stty tells what is left of it.
 		cmd := exec.CommandContext(t.Context(), "script", "-qefc", strings.Join(show, " ")+"; stty -a", "/dev/null")
-		cmd.Env = append(env, "SHELL=/bin/sh", "TERM=dumb")
+		cmd.Env = append(slices.Clone(env), "SHELL=/bin/sh", "TERM=dumb")
 		in, err := cmd.StdinPipe()
 		if err != nil {
 			t.Fatal(err)
