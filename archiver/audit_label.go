@@ -174,6 +174,8 @@ func (l *labelAudit) judgePolicy() {
 		}
 		if l.want.Signed && a.Signature.State == SignatureUnsigned {
 			less = append(less, "not signed")
+		} else if l.want.Signed && a.Signature.State == SignatureUntrusted {
+			less = append(less, "signed with a key that does not count")
 		}
 		if l.want.Sealed && !a.Sealed {
 			less = append(less, "not encrypted to recipients")

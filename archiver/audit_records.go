@@ -13,14 +13,16 @@ import (
 	"github.com/pgstow/pgstow/storage"
 )
 
-// recordsRead is how many records of a kind are read of one archive, the newest.
-// An archive that is kept for years and verified each month gathers more.
+// recordsRead is how many records of a kind are wanted of one archive, the newest.
+// An archive that is kept for years and verified each month gathers more. What
+// proves nothing of it does not count: it must not hide what does.
 const recordsRead = 24
 
 // records reads the newest records of verifications, drills and holds, oldest
 // first.
 func (x *auditing) records(ctx context.Context, a *audited, e Entry) ([]RecordEntry, error) {
-	var names []EntryObject
+	var records []RecordEntry
+	trust := x.opts.Trust.beside(a.Signature)
 	for _, kind := range []string{RecordVerify, RecordDrill, RecordHold} {
 		var of []EntryObject
 		for _, o := range e.Objects {
@@ -28,20 +30,23 @@ func (x *auditing) records(ctx context.Context, a *audited, e Entry) ([]RecordEn
 				of = append(of, o)
 			}
 		}
-		if n := len(of) - recordsRead; n > 0 {
-			a.RecordsUnread += n
-			of = of[n:] // their names sort by time
+		wanted := recordsRead
+		for i, o := range slices.Backward(of) { // their names sort by time
+			if wanted == 0 {
+				a.RecordsUnread += i + 1
+				break
+			}
+			r := RecordEntry{Name: o.Name, Version: o.Version}
+			err := r.read(ctx, x.opts.Bucket, e, trust)
+			if err != nil && !isFinding(err) {
+				return nil, err
+			}
+			r.Error = oneLine(err)
+			if r.Record != nil && r.Record.ManifestSHA256 == a.ManifestSHA256 {
+				wanted--
+			}
+			records = append(records, r)
 		}
-		names = append(names, of...)
-	}
-	records := make([]RecordEntry, len(names))
-	for i, o := range names {
-		records[i] = RecordEntry{Name: o.Name, Version: o.Version}
-		err := records[i].read(ctx, x.opts.Bucket, e, x.opts.Trust)
-		if err != nil && !isFinding(err) {
-			return nil, err
-		}
-		records[i].Error = oneLine(err)
 	}
 	slices.SortStableFunc(records, func(a, b RecordEntry) int { return cmp.Compare(a.Name, b.Name) })
 	return records, nil

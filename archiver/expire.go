@@ -24,7 +24,7 @@ type ExpireOptions struct {
 	KeepLast int
 	// RequireVerified wants these to have passed their newest verification.
 	RequireVerified bool
-	Trust           Trust  // whose verifications count
+	Trust           Trust  // whose archives stand in for older ones, and whose verifications count
 	By              string // who, for the journal of the deletion
 	Pgstow          string // this program's version
 	Log             *slog.Logger
@@ -264,10 +264,23 @@ func (x *expiring) read(ctx context.Context, whole []*found) ([]*found, error) {
 
 func (x *expiring) aged(ctx context.Context, f *found) *aged {
 	b := x.opts.Bucket
+	signature := sync.OnceValues(func() (Signature, error) {
+		return readSignature(ctx, b, f.Entry, ManifestName, f.raw, x.opts.Trust)
+	})
 	return &aged{
 		time: f.Time, segment: f.Policy, kept: f.m.Kept, finished: f.m.Finished, args: f.m.Tools.PgDumpArgs,
 		complete: sync.OnceValues(func() (bool, error) { return f.whole(ctx, b) }),
-		verified: sync.OnceValues(func() (bool, error) { return verified(ctx, b, f.Entry, hexSum(f.raw), x.opts.Trust) }),
+		counts: func() (bool, error) {
+			s, err := signature()
+			return err == nil && x.opts.Trust.check(s, f.Key) == nil, err
+		},
+		verified: sync.OnceValues(func() (bool, error) {
+			s, err := signature()
+			if err != nil {
+				return false, err
+			}
+			return verified(ctx, b, f.Entry, hexSum(f.raw), x.opts.Trust.beside(s))
+		}),
 		free: func() (v verdict, err error) {
 			if f.all, err = look(ctx, b, f.dir(), f.allVersions()); err != nil {
 				return verdict{}, err

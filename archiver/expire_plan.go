@@ -40,6 +40,7 @@ type aged struct {
 	finished time.Time
 	args     []string                // pg_dump's options: with some it is a part of the database
 	complete func() (bool, error)    // each object is there as the manifest names it
+	counts   func() (bool, error)    // its signature lets it stand in for others; nil lets each
 	verified func() (bool, error)    // its newest verification has passed
 	free     func() (verdict, error) // no version of an object is locked or held
 }
@@ -47,6 +48,15 @@ type aged struct {
 // standsFor reports whether a may hold all that b holds: a part of a database
 // stands for the same part alone.
 func (a *aged) standsFor(b *aged) bool { return len(a.args) == 0 || slices.Equal(a.args, b.args) }
+
+// there reports whether a is complete and may stand in for others.
+func (a *aged) there() (bool, error) {
+	ok, err := a.complete()
+	if !ok || err != nil || a.counts == nil {
+		return ok, err
+	}
+	return a.counts()
+}
 
 // keepUntil is the earliest end of what its own policy promised.
 func (a *aged) keepUntil() time.Time {
@@ -109,7 +119,7 @@ func (x expiry) last(a *aged, newer []*aged) (verdict, error) {
 		if !n.standsFor(a) {
 			continue
 		}
-		ok, err := n.complete()
+		ok, err := n.there()
 		if err != nil {
 			return verdict{}, err
 		}
@@ -168,7 +178,7 @@ func spare(a *aged, newer []*aged) (verdict, error) {
 			if other.segment != a.segment || !other.standsFor(a) {
 				continue
 			}
-			if ok, err := other.complete(); err != nil {
+			if ok, err := other.there(); err != nil {
 				return verdict{}, err
 			} else if span := s.of(other.time.UTC()); ok && !slices.Contains(taken, span) {
 				taken = append(taken, span)

@@ -434,6 +434,7 @@ func TestExpireSparesWhatItCannotProve(t *testing.T) {
 		"of a later version":      {journal(func(r *Record) { r.Format = "pgstow-record/2" }), "skipped unproved"},
 		"no manifest":             {journal(with(nil)), "skipped unproved"},
 		"its keep is not over":    {journal(with(manifest(func(m *Manifest) { m.Kept.Keep = Period{Years: 1} }))), "skipped unproved"},
+		"a run under way":         {journal(with(manifest(func(m *Manifest) { m.Finished = d.Time.AddDate(0, 0, -2) }))), "skipped unproved"},
 		"nothing was promised":    {journal(with(manifest(func(m *Manifest) { m.Kept = nil }))), "skipped unproved"},
 		"another dump":            {journal(with(manifest(func(m *Manifest) { m.Objects.Dump.Version = "4711" }))), "skipped unproved"},
 		"a dump of another size":  {journal(with(manifest(func(m *Manifest) { m.Objects.Dump.Size = 5 }))), "skipped unproved"},

@@ -79,6 +79,10 @@ func (x *expiring) proof(e Entry, r *Record) (*Manifest, error) {
 	if m.Kept == nil || m.Kept.Keep.IsZero() || x.now.Before((&aged{kept: m.Kept, finished: m.Finished}).keepUntil()) {
 		return nil, integrity("%s: the keep of the manifest in it is not over", r.Key)
 	}
+	if m.Finished.Before(e.Time) {
+		// Who forged it would have a run that is under way taken for long over.
+		return nil, integrity("%s: the manifest in it was finished before its directory was made", r.Key)
+	}
 	named := map[string]*StoredObject{m.Objects.Dump.Key: &m.Objects.Dump}
 	for _, o := range []*StoredObject{m.Objects.Index, m.Objects.Globals} {
 		if o != nil {

@@ -113,6 +113,13 @@ func (t Trust) check(s Signature, what string) error {
 	return integrity("%s: %s; %s", what, s.text(), cure)
 }
 
+// beside is whose signatures count for the records of an archive that is signed
+// like s: where somebody allowed has signed it, nobody else speaks for it.
+func (t Trust) beside(s Signature) Trust {
+	t.Require = t.Require || s.State == SignatureValid
+	return t
+}
+
 // doubt is what to say of an archive that is used all the same; "" for nothing.
 // Where nobody said whose signatures count, there is none.
 func (t Trust) doubt(s Signature) string {

@@ -138,7 +138,7 @@ func (v *verifying) askStore(ctx context.Context) (err error) {
 	if len(v.Denied) > 0 {
 		v.warn(v.opts.Log, "the store does not show these credentials its "+joined(v.Denied)+": whether they are as promised is not known")
 	}
-	if v.records, err = readRecords(ctx, v.opts.Bucket, v.entry, "", v.opts.Trust); err != nil {
+	if v.records, err = readRecords(ctx, v.opts.Bucket, v.entry, "", v.opts.Trust.beside(v.Signature)); err != nil {
 		return err
 	}
 	for _, r := range v.records {

@@ -1,0 +1,135 @@
+package archiver
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/pgstow/pgstow/storage"
+)
+
+// What somebody can do who may put objects into the bucket and holds no key.
+
+// signStored signs the manifest that is stored.
+func signStored(t testing.TB, b storage.Bucket, m *Manifest, key string) {
+	t.Helper()
+	raw, err := readSmall(t.Context(), b, m.Key, "", maxManifest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sig, err := openKey(t, key).Sign(raw)
+	if err != nil {
+		t.Fatal(err)
+	}
+	put(t, b, keyOf(m, SignatureName), string(sig))
+}
+
+// Beside an archive that somebody allowed has signed, a record that nobody has
+// signed proves nothing, even where unsigned archives pass for the time being.
+func TestForgedRecords(t *testing.T) {
+	key := sshKey(t, "ed25519")
+	trust := Trust{Signers: allowed(t, "alice "+publicText(t, key))}
+	b := lockable()
+	terms := auditTerms()
+	terms.LegalHold = true
+	m := auditArchive(t, b, "orders", "a0000001", 50, terms, nil)
+	signStored(t, b, m, key)
+	for _, kind := range []string{RecordVerify, RecordDrill} {
+		auditRecord(t, b, m.ID, kind, ResultPassed, 1, nil)
+	}
+	auditRecord(t, b, m.ID, RecordHold, HoldReleased, 1, nil)
+	for _, name := range []string{DumpName, ManifestName} {
+		o := resolved(t, b, m.ID)
+		if err := b.SetLegalHold(t.Context(), keyOf(m, name), o.version(name), false); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want := AuditDatabase{Label: "orders", VerifyEvery: Period{Days: 1}, DrillEvery: Period{Days: 1}}
+	res := auditOf(t, b, func(o *AuditOptions) { o.Trust, o.Databases = trust, []AuditDatabase{want} })
+	got := strings.Join(findings(res), "\n")
+	for _, f := range []string{"violation verify", "violation drill", "violation hold", "notice hold"} {
+		if !strings.Contains(got, f) {
+			t.Errorf("no %s in\n%s", f, got)
+		}
+	}
+}
+
+// Records that prove nothing, however many and however new, do not hide the one
+// that says that the archive is damaged.
+func TestAuditFindsFailureBelowForgedRecords(t *testing.T) {
+	key := sshKey(t, "ed25519")
+	b := lockable()
+	m := auditArchive(t, b, "orders", "a0000001", 50, auditTerms(), nil)
+	signStored(t, b, m, key)
+	e := resolved(t, b, m.ID)
+	_, raw, err := readManifest(t.Context(), b, e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	failed := Record{Kind: RecordVerify, ManifestSHA256: hexSum(raw), By: "alice@host", Result: ResultFailed, Pgstow: "test", Verify: &VerifyFacts{Mode: ModeFull}}
+	if _, err := putRecord(t.Context(), b, e, failed, openKey(t, key), nil, nil, auditNow().Add(-40*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	for range recordsRead + 1 {
+		auditRecord(t, b, m.ID, RecordVerify, ResultPassed, 1, nil)
+	}
+	res := auditOf(t, b, func(o *AuditOptions) { o.Trust.Signers = allowed(t, "alice "+publicText(t, key)) })
+	if got := strings.Join(findings(res), "\n"); !strings.Contains(got, "violation verify") {
+		t.Errorf("found\n%s", got)
+	}
+}
+
+// A policy that asks for signatures is not satisfied by anybody's.
+func TestAuditWantsSignaturesThatCount(t *testing.T) {
+	key, mallory := sshKey(t, "ed25519"), sshKey(t, "ed25519")
+	b := lockable()
+	signStored(t, b, auditArchive(t, b, "orders", "a0000001", 1, Policy{}, func(m *Manifest) { m.Kept = nil }), mallory)
+	res := auditOf(t, b, func(o *AuditOptions) {
+		o.Trust.Signers = allowed(t, "alice "+publicText(t, key))
+		o.Databases = []AuditDatabase{{Label: "orders", Signed: true}}
+	})
+	wantFindings(t, res, "violation policy", "notice signature")
+}
+
+// An archive that would not be restored stands in for none that would: it makes
+// nothing expire. A forged verification does not either.
+func TestExpireCountsWhoseSignaturesCount(t *testing.T) {
+	key := sshKey(t, "ed25519")
+	signers := allowed(t, "alice "+publicText(t, key))
+	b := lockable()
+	old := putKept(t, b, dirAt(t, "orders", "2026-11-20T01:00:00Z", "a0000001"), nil, storage.PutOptions{})
+	signStored(t, b, old, key)
+	newer := putKept(t, b, dirAt(t, "orders", "2026-12-31T01:00:00Z", "a0000002"), nil, storage.PutOptions{})
+	opts := expireOptions(b)
+	opts.Yes = false
+	expires := func(trust Trust, verified bool, want string) {
+		t.Helper()
+		opts.Trust, opts.RequireVerified = trust, verified
+		res, err := Expire(t.Context(), opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		wantActions(t, res, map[string]string{"a0000001": want, "a0000002": "kept keep"})
+	}
+	expires(Trust{Signers: signers, Require: true}, false, "kept keep-last")
+	expires(Trust{Signers: signers, Require: true, Ignore: true}, false, ExpireWould)
+	expires(Trust{}, false, ExpireWould)
+
+	signStored(t, b, newer, key)
+	expires(Trust{Signers: signers, Require: true}, false, ExpireWould)
+	e := resolved(t, b, newer.ID)
+	_, raw, err := readManifest(t.Context(), b, e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	verify := func(s Signer) {
+		r := Record{Kind: RecordVerify, ManifestSHA256: hexSum(raw), By: "x", Result: ResultPassed, Pgstow: "test", Verify: &VerifyFacts{Mode: ModeFull}}
+		if _, err := putRecord(t.Context(), b, e, r, s, nil, nil, opts.Now()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	verify(nil)
+	expires(Trust{Signers: signers}, true, "kept unverified")
+	verify(openKey(t, key))
+	expires(Trust{Signers: signers}, true, ExpireWould)
+}
