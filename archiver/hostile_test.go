@@ -1,6 +1,7 @@
 package archiver
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -132,4 +133,48 @@ func TestExpireCountsWhoseSignaturesCount(t *testing.T) {
 	expires(Trust{Signers: signers}, true, "kept unverified")
 	verify(openKey(t, key))
 	expires(Trust{Signers: signers}, true, ExpireWould)
+}
+
+// An archive that nobody's key has signed and that claims to name all before it
+// does not make the next one pass over them.
+func TestPreviousTakesNoStrangersWord(t *testing.T) {
+	ours, mallory := sshKey(t, "ed25519"), sshKey(t, "ed25519")
+	c := newChain()
+	night := timeOf(t, "2026-01-01T01:00:00Z")
+	run := func(id string, day int, key string, previous *Previous) {
+		t.Helper()
+		began := night.AddDate(0, 0, day)
+		c.run(t, id, began, began.Add(time.Minute), 365, previous)
+		if key == "" {
+			return
+		}
+		for _, e := range c.entries(t) {
+			if e.ID == id {
+				signStored(t, c.Memory, e.Manifest, key)
+			}
+		}
+	}
+	named := func(day int, key string) []string {
+		t.Helper()
+		p, err := readPrevious(t.Context(), c, "orders", key, night.AddDate(0, 0, day))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return namedIDs(p)
+	}
+	own := openKey(t, ours).Fingerprint()
+	run("a0000001", 0, ours, &Previous{})
+	run("a0000002", 1, ours, &Previous{Archives: []Predecessor{{ID: "a0000001", SHA256: strings.Repeat("a", 64)}}})
+	if got := named(2, own); !slices.Equal(got, []string{"a0000002"}) {
+		t.Errorf("in order: %v", got)
+	}
+	claim := &Previous{Archives: []Predecessor{{ID: "a0000002", SHA256: strings.Repeat("a", 64)}}}
+	run("e0000001", 2, "", claim)
+	run("e0000002", 3, mallory, claim)
+	if got := named(4, own); !slices.Equal(got, []string{"a0000002", "e0000001", "e0000002"}) {
+		t.Errorf("after strangers: %v", got)
+	}
+	if len(c.opened) > 40 {
+		t.Errorf("read %v", c.opened)
+	}
 }

@@ -63,6 +63,9 @@ const (
 	// maxHeads bounds how many manifests are read for one new archive. One that
 	// was made after another knows that one, so that it is mostly one.
 	maxHeads = 16
+	// maxLooked bounds it for a signed one, which lets only archives that the same
+	// key has signed speak for others.
+	maxLooked = 64
 	// maxPrevious bounds the list: what is kept longest stays.
 	maxPrevious = 256
 	// chainMargin makes up for clocks, and for runs that overlap.
@@ -72,7 +75,12 @@ const (
 // readPrevious finds the archives of a label that no other one of it names yet,
 // whatever their policy, and passes on what those name and do not outlive: one
 // listing, and the manifests of the newest. Its errors are those of reading.
-func readPrevious(ctx context.Context, b storage.Bucket, label string, now time.Time) (*Previous, error) {
+//
+// Whoever may write could put an archive there that claims to name all others, so
+// that the next one would not, and nobody would miss them. So the one who signs
+// with a key (its fingerprint; "" for none) takes only the word of archives that
+// the same key has signed, and names all those that came since.
+func readPrevious(ctx context.Context, b storage.Bucket, label, key string, now time.Time) (*Previous, error) {
 	all, err := scan(ctx, b, label, nil)
 	if err != nil {
 		return nil, err
@@ -81,13 +89,17 @@ func readPrevious(ctx context.Context, b storage.Bucket, label string, now time.
 	committed := func(e Entry) time.Time { return e.object(ManifestName).Created }
 	slices.SortStableFunc(all, func(a, b Entry) int { return committed(b).Compare(committed(a)) })
 
+	most := maxHeads
+	if key != "" {
+		most = maxLooked
+	}
 	found := map[string]Predecessor{}
 	named := map[string]bool{}
 	var heads []*Manifest
 	var covered time.Time // what was there then is named by one that was read
 	for i := range all {
 		e := &all[i]
-		if i == maxHeads || committed(*e).Before(covered) {
+		if len(heads) == maxHeads || i == most || committed(*e).Before(covered) {
 			break
 		}
 		raw, err := readManifestBytes(ctx, b, *e)
@@ -97,8 +109,16 @@ func readPrevious(ctx context.Context, b storage.Bucket, label string, now time.
 		p := Predecessor{ID: e.ID, SHA256: hexSum(raw)}
 		// One that cannot be understood names nobody, and is named all the same.
 		if m, err := decodeManifest(raw, e.dir()); err == nil {
-			heads = append(heads, m)
 			p.KeepUntil = m.keepUntil()
+			speaks, err := signedWith(ctx, b, *e, raw, key)
+			if err != nil {
+				return nil, err
+			}
+			if !speaks {
+				found[e.ID] = p
+				continue
+			}
+			heads = append(heads, m)
 			if m.Previous != nil && !m.Previous.Unreadable {
 				covered = later(covered, e.began().Add(-chainMargin))
 				for _, older := range m.Previous.Archives {
@@ -111,6 +131,16 @@ func readPrevious(ctx context.Context, b storage.Bucket, label string, now time.
 	maps.DeleteFunc(found, func(id string, _ Predecessor) bool { return named[id] })
 	carry(found, heads, now)
 	return &Previous{Archives: sortPrevious(found)}, nil
+}
+
+// signedWith reports whether the key with this fingerprint has signed the
+// manifest; "" wants no signature.
+func signedWith(ctx context.Context, b storage.Bucket, e Entry, raw []byte, key string) (bool, error) {
+	if key == "" {
+		return true, nil
+	}
+	s, err := readSignature(ctx, b, e, ManifestName, raw, Trust{})
+	return err == nil && s.State == SignatureUnjudged && s.Fingerprint == key, err
 }
 
 // carry adds what the heads name and do not outlive: when they have gone nobody
@@ -167,7 +197,11 @@ func later(a, b time.Time) time.Time {
 func (r *archiveRun) lookBack(ctx context.Context) error {
 	bounded, cancel := r.bounded(ctx)
 	defer cancel()
-	previous, err := readPrevious(bounded, r.opts.Bucket, r.dir.Label, r.opts.Now())
+	key := ""
+	if r.opts.Signer != nil {
+		key = r.opts.Signer.Fingerprint()
+	}
+	previous, err := readPrevious(bounded, r.opts.Bucket, r.dir.Label, key, r.opts.Now())
 	if err == nil {
 		r.manifest.Previous = previous
 		return nil

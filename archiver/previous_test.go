@@ -78,7 +78,7 @@ func (c *chainBucket) run(t testing.TB, id string, began, ended time.Time, days 
 func (c *chainBucket) previous(t testing.TB, now time.Time) *Previous {
 	t.Helper()
 	c.opened = nil
-	p, err := readPrevious(t.Context(), c, "orders", now)
+	p, err := readPrevious(t.Context(), c, "orders", "", now)
 	if err != nil {
 		t.Fatal(err)
 	}
