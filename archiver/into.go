@@ -160,8 +160,25 @@ func (r *restoreRun) intoDatabase(ctx context.Context, found []dumper.Tools) err
 	return r.stream(ctx, tools, choice)
 }
 
+// proveWhole reads a dump without an index to its end: its one hash is all that
+// proves it, and not a byte goes to pg_restore before that. The second reading is
+// held against the same hash.
+func (r *restoreRun) proveWhole(ctx context.Context) error {
+	dump, err := r.openDump(ctx)
+	if err != nil {
+		return err
+	}
+	defer dump.Close()
+	r.progress.phase(PhaseReadBack)
+	if err := dump.toEnd(); err != nil {
+		return dump.fault(err)
+	}
+	r.progress.restart(r.dump.plainSize())
+	return nil
+}
+
 // stream restores the whole dump by one pg_restore. c is nil for a dump without an
-// index, of which nothing is proved before its last byte.
+// index.
 func (r *restoreRun) stream(ctx context.Context, tools dumper.Tools, c *choice) error {
 	if c != nil && !r.opts.Restore.SchemaOnly {
 		d, err := newDumpBlocks(c.head, r.dump, r.index, r.source, r.progress)
@@ -169,6 +186,11 @@ func (r *restoreRun) stream(ctx context.Context, tools dumper.Tools, c *choice) 
 			return err
 		}
 		if err := d.proveInserts(ctx, c.entries); err != nil {
+			return err
+		}
+	}
+	if r.index == nil {
+		if err := r.proveWhole(ctx); err != nil {
 			return err
 		}
 	}

@@ -171,7 +171,7 @@ func (r *restoreRun) readDescription(ctx context.Context) (err error) {
 		return err
 	}
 	if r.index == nil {
-		r.warn("the archive has no index: its hash can be compared only when the last byte was read")
+		r.warn("the archive has no index: its hash is all that proves it")
 	}
 	r.progress.total(r.dump.plainSize(), false)
 	return nil

@@ -394,8 +394,9 @@ func TestRestoreWithoutIndex(t *testing.T) {
 	}
 	key := keyOf(s.m, DumpName)
 	all[key] = flip(all[key], -1)
-	if _, err := s.restore(t, all, RestoreOptions{}); !errors.Is(err, ErrIntegrity) {
-		t.Errorf("tampered with: %v", err)
+	db, err = s.restore(t, all, RestoreOptions{})
+	if !errors.Is(err, ErrIntegrity) || count(t, s.pg, db, "first") != -1 {
+		t.Errorf("tampered with: %v; %d rows of the first table are there", err, count(t, s.pg, db, "first"))
 	}
 }
 
