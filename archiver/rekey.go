@@ -2,6 +2,7 @@ package archiver
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/hkdf"
 	"crypto/hmac"
@@ -272,7 +273,7 @@ func (u unsealer) rekeyed(ctx context.Context, o *StoredObject, own []byte) (key
 		return nil, nil, fmt.Errorf("read records: %w", err)
 	}
 	name := strings.TrimPrefix(o.Key, u.entry.Key)
-	var unread, unasked error
+	var unread, unasked, wrong error
 	for _, r := range records {
 		if r.Record == nil {
 			unread = errors.Join(unread, errors.New(r.Error))
@@ -290,18 +291,23 @@ func (u unsealer) rekeyed(ctx context.Context, o *StoredObject, own []byte) (key
 			case errors.Is(err, ErrUsage):
 				unasked = named(o.Key, err)
 				continue
+			// Whoever may write can put a wrong one before a good one.
 			case err != nil:
-				return nil, nil, named(r.Name, err)
+				wrong = cmp.Or(wrong, named(r.Name, err))
+				continue
 			case h.Replaces != int64(len(own)) || provesKey(own, key) != nil:
-				return nil, nil, integrity("%s: the key that %s gives for it is not the one of its own header: one of the two was changed", o.Key, r.Name)
+				wrong = cmp.Or(wrong, integrity("%s: the key that %s gives for it is not the one of its own header: one of the two was changed", o.Key, r.Name))
+				continue
 			}
 			return key, nil, nil
 		}
 	}
-	if unasked != nil {
+	switch {
+	case unasked != nil:
 		return nil, nil, unasked
-	}
-	if unread != nil {
+	case wrong != nil:
+		return nil, nil, wrong
+	case unread != nil:
 		return nil, nil, notDecrypted("%s: none of the identities given opens it, and of the headers that rekey has added some cannot be read: %s",
 			o.Key, oneLine(unread))
 	}

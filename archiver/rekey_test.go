@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -253,6 +254,37 @@ func TestTamperedRekey(t *testing.T) {
 		if _, err := Restore(t.Context(), RestoreOptions{Bucket: bucketOf(t, changed), Ref: s.m.ID, Output: io.Discard, Identities: identities(t, first.identity)}); err != nil {
 			t.Errorf("%s: the first recipient: %v", what, err)
 		}
+	}
+}
+
+// Whoever may write can put a record with wrong headers before a good one: it opens
+// nothing, and keeps nobody out.
+func TestForgedRekeyKeepsNobodyOut(t *testing.T) {
+	first, second := newKeys(t, "age"), newKeys(t, "age")
+	s, _ := sealedStore(t, first)
+	b := bucketOf(t, s.all)
+	rekeyed(t, b, s.m.ID, first.identity, second.recipient)
+	foreign, err := seal([]byte("another file"), recipients(t, second.recipient))
+	if err != nil {
+		t.Fatal(err)
+	}
+	header, err := age.ExtractHeader(bytes.NewReader(foreign))
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := content(t, b)
+	for i, text := range []string{string(header), "garbage"} {
+		r := Record{Format: RecordFormat, Kind: RecordRekey, Archive: s.m.ID, Result: ResultAdded}
+		r.Key = keyOf(s.m, fmt.Sprintf("%s20200101T00000%dZ-a0000001-rekey.json", RecordsDir, i))
+		for _, o := range allObjects(s.m) {
+			r.Headers = append(r.Headers, RekeyedHeader{Object: strings.TrimPrefix(o.Key, strings.TrimSuffix(s.m.Key, ManifestName)), Replaces: int64(len(header)), Header: text})
+		}
+		all[r.Key] = encoded(t, r)
+	}
+	var out bytes.Buffer
+	_, err = Restore(t.Context(), RestoreOptions{Bucket: bucketOf(t, all), Ref: s.m.ID, Output: &out, Identities: identities(t, second.identity)})
+	if err != nil || hexSum(out.Bytes()) != s.m.Objects.Dump.Plain.SHA256 {
+		t.Errorf("%d bytes came out, %v", out.Len(), err)
 	}
 }
 
