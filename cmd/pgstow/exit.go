@@ -199,7 +199,7 @@ func (rt *runtime) reportError(ctx context.Context, err error, code int) {
 		rt.log.LogAttrs(context.WithoutCancel(ctx), slog.LevelError, text, slog.Int("exit_code", code))
 		return
 	}
-	fmt.Fprintf(rt.err, "pgstow: %s\n", text)
+	fmt.Fprintf(rt.err, "pgstow: %s\n", printable(text)) // names come from databases and buckets
 }
 
 // oneLine folds an error's text: joined errors come on lines of their own,

@@ -127,6 +127,7 @@ func TestReportError(t *testing.T) {
 			fmt.Errorf("%w to x: no (check the password)", dumper.ErrConnect)},
 		{"an ambiguous id", "pgstow: ambiguous archive reference \"k\": give more of one: a (l, 0001-01-01T00:00:00Z)\n",
 			&archiver.AmbiguousError{Ref: "k", Reason: "give more of one", Matches: []archiver.Entry{{ID: "a", Label: "l"}}}},
+		{"names move no cursor", "pgstow: table a?[2Jb?c\n", errors.New("table a\x1b[2Jb\u202ec")},
 		{"usage", "pgstow: no; see `pgstow --help`\n", usagef("no")},
 	}
 	for _, tt := range tests {
