@@ -307,7 +307,9 @@ func (a *audit) write(rt *runtime, report *auditReport, next *archiver.Checkpoin
 		return err
 	}
 	if a.html != "" {
-		if err := writeFile(a.html, func(f *os.File) error { return printAuditHTML(f, report) }); err != nil {
+		mode := pageMode(a.html)
+		write := func(f *os.File) error { return errors.Join(printAuditHTML(f, report), f.Chmod(mode)) }
+		if err := writeFile(a.html, write); err != nil {
 			return fmt.Errorf("write the page: %w", err)
 		}
 	}
@@ -327,6 +329,15 @@ func (a *audit) write(rt *runtime, report *auditReport, next *archiver.Checkpoin
 		return fmt.Errorf("write the checkpoint: %w", err)
 	}
 	return nil
+}
+
+// pageMode is what the page before had, or what others may read: it is meant for
+// them, and holds nothing that is secret.
+func pageMode(path string) os.FileMode {
+	if info, err := os.Stat(path); err == nil {
+		return info.Mode().Perm()
+	}
+	return 0o644
 }
 
 // checkpointPlace names a bucket in a checkpoint, its server included.

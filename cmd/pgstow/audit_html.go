@@ -294,7 +294,11 @@ func databaseEvidence(r *archiver.AuditResult, label string) []archiver.AuditChe
 	}
 	add := func(check, detail string) { list = append(list, archiver.AuditCheck{Check: check, Detail: detail}) }
 	if len(d.Archives) > 0 {
-		add("made", minute(d.Oldest)+" to "+minute(d.Newest)+", the newest "+ago(d.Newest, r.Time))
+		made := minute(d.Oldest) + " to " + minute(d.Newest) + ", the newest "
+		if len(d.Archives) == 1 {
+			made = minute(d.Newest) + ", "
+		}
+		add("made", made+ago(d.Newest, r.Time))
 	}
 	if d.EverySeconds > 0 {
 		every := time.Duration(d.EverySeconds) * time.Second

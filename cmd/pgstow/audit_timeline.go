@@ -38,6 +38,7 @@ type timeline struct {
 	Shared             bool // a mark stands for several archives
 
 	Bars       []timelineBar
+	Promised   bool // something is: otherwise there are no bars to draw
 	BarsHeight int
 	BarHeight  int
 	BarsAxis   []timelineAxis
@@ -140,8 +141,8 @@ func (t *timeline) describe(d archiver.AuditedDatabase) {
 			last = a.Lock.Until
 		}
 	}
-	t.BarsDesc = "No archive here is promised to be kept for any time."
-	if !last.IsZero() {
+	t.BarsDesc = "Nothing is locked, and nothing was promised to be kept for any time."
+	if t.Promised = !last.IsZero(); t.Promised {
 		t.BarsDesc = "How long each archive is locked and kept; the last until " + last.Format(time.DateOnly) + "."
 	}
 }
