@@ -1,12 +1,10 @@
 package pgarchive
 
 import (
-	"bufio"
 	"errors"
 	"fmt"
 	"io"
 
-	"github.com/klauspost/compress/zlib"
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
 )
@@ -49,10 +47,9 @@ type Unpacker struct {
 	walker  frameWalker
 	badEnd  error // of the frame; its decoder may not see an error that comes along with data
 
-	chunks *bufio.Reader // payload for the zlib reader, which must not read ahead of us
-	zlib   io.ReadCloser
-	zstd   *zstd.Decoder
-	lz4    *lz4.Reader
+	zlib *zlibReader
+	zstd *zstd.Decoder
+	lz4  *lz4.Reader
 }
 
 // NewUnpacker reads whole blocks from r, whose first byte stands at offset in the archive.
@@ -62,7 +59,7 @@ func NewUnpacker(r io.Reader, c Compression, offset int64) (*Unpacker, error) {
 	switch c.Algorithm {
 	case "none":
 	case "gzip":
-		u.chunks = bufio.NewReaderSize(nil, 4<<10)
+		u.zlib = newZlibReader()
 	case "zstd":
 		var err error
 		u.zstd, err = zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(maxZstdWindow))
@@ -182,17 +179,8 @@ func (u *Unpacker) begin() error {
 	payload := (*payloadReader)(u)
 	switch u.alg {
 	case "gzip":
-		u.chunks.Reset(payload)
-		var err error
-		if u.zlib == nil {
-			u.zlib, err = zlib.NewReader(u.chunks)
-		} else {
-			err = u.zlib.(zlib.Resetter).Reset(u.chunks, nil)
-		}
+		u.zlib.reset(payload)
 		u.content = u.zlib
-		if err != nil {
-			return u.explain(err)
-		}
 	case "zstd", "lz4":
 		u.content = (*framesReader)(u)
 		u.walker.reset(u.alg)
@@ -206,11 +194,11 @@ func (u *Unpacker) begin() error {
 // finish checks that the decoder took all there is.
 func (u *Unpacker) finish() error {
 	if u.alg == "gzip" {
-		_, err := u.chunks.Peek(1)
+		more, err := u.zlib.trailing()
 		switch {
-		case err == nil:
+		case more:
 			return u.fault(ErrFormat, "bytes follow the zlib stream, at which pg_restore hangs")
-		case err != io.EOF:
+		case err != nil:
 			return u.explain(err)
 		}
 	}
