@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -76,9 +77,9 @@ type ExpireResult struct {
 // from these credentials), and enough newer complete archives of the label
 // stay. It deletes nothing of an archive that is not free as a whole. What it
 // cannot understand it leaves alone, and says so with ErrIntegrity or ErrFormat
-// after everything else is done. Under a label with archives of several databases
-// those of each are judged by themselves, and those that do not tell of which
-// cluster they are stay, with ErrRefused. The result is there with an error too.
+// after everything else is done. A label with archives of several database systems
+// is left alone, with ErrRefused; several databases of one system are judged each
+// by itself. The result is there with an error too.
 func Expire(ctx context.Context, opts ExpireOptions) (*ExpireResult, error) {
 	if err := opts.check(); err != nil {
 		return nil, err
@@ -166,6 +167,11 @@ func (x *expiring) label(ctx context.Context, label string, entries []Entry) err
 	if err != nil {
 		return err
 	}
+	if systems := systemsOf(readable); len(systems) > 1 {
+		x.mixed(readable, fmt.Errorf("%w: archives of %d different database systems (%s) lie under %q, and none of them stands in for another; nothing of that label expires: give each system a label of its own",
+			ErrRefused, len(systems), strings.Join(systems, ", "), label))
+		return nil
+	}
 	var origins [][]*found // newest first, each of one database
 	for _, f := range readable {
 		at := slices.IndexFunc(origins, func(o []*found) bool { return o[0].m.Source.origin() == f.m.Source.origin() })
@@ -175,8 +181,10 @@ func (x *expiring) label(ctx context.Context, label string, entries []Entry) err
 		origins[at] = append(origins[at], f)
 	}
 	for _, of := range origins {
-		if len(origins) > 1 && of[0].m.Source.SystemIdentifier == "" {
-			x.unknownOrigin(label, of)
+		s := of[0].m.Source
+		if len(origins) > 1 && s.SystemIdentifier == "" {
+			x.mixed(of, fmt.Errorf("%w: archives of several databases lie under %q, and %d of them, of %s, do not tell their cluster; these stay: give each database a label of its own",
+				ErrRefused, label, len(of), strings.TrimSpace(s.Host+" "+s.Database)))
 			continue
 		}
 		if err := x.origin(ctx, of); err != nil {
@@ -186,14 +194,23 @@ func (x *expiring) label(ctx context.Context, label string, entries []Entry) err
 	return nil
 }
 
-// unknownOrigin leaves alone what lies under a label with archives of other
-// databases and does not tell its own cluster: a host's name is not enough then.
-func (x *expiring) unknownOrigin(label string, archives []*found) {
+// systemsOf are the system identifiers of archives that tell theirs.
+func systemsOf(archives []*found) (systems []string) {
+	for _, f := range archives {
+		if id := f.m.Source.SystemIdentifier; id != "" && !slices.Contains(systems, id) {
+			systems = append(systems, id)
+		}
+	}
+	slices.Sort(systems)
+	return systems
+}
+
+// mixed leaves archives alone whose like under the label may be another's.
+func (x *expiring) mixed(archives []*found, why error) {
 	for _, f := range archives {
 		x.note(f.Entry, f.m, ExpireSkipped, verdict{WhyMixed, "of which database?"})
 	}
-	x.findings = append(x.findings, fmt.Errorf("%w: archives of several databases lie under %q, and %d of them, by host and name %s, do not tell their cluster; these stay: give each database a label of its own",
-		ErrRefused, label, len(archives), archives[0].m.Source.Host+" "+archives[0].m.Source.Database))
+	x.findings = append(x.findings, why)
 }
 
 // origin expires archives of one label and one database, newest first: none of

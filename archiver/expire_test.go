@@ -483,13 +483,12 @@ func TestExpireLeavesAloneWhatItCannotRead(t *testing.T) {
 	}
 }
 
-// Under a label with archives of several databases each database is judged by
-// itself; what does not tell its cluster stays, and that is an error after the
-// rest is done.
+// Under a label with archives of several database systems nothing goes, and
+// that is an error after the rest is done.
 func TestExpireMixedLabels(t *testing.T) {
 	b := lockable()
 	threeArchives(t, b, storage.PutOptions{})
-	for i, system := range []string{"1", "2", "1", "", "2", "", "1"} {
+	for i, system := range []string{"1", "2", "", "1"} {
 		d := dirAt(t, "moved", fmt.Sprintf("2026-11-2%dT01:00:00Z", i), fmt.Sprintf("b000000%d", i))
 		putKept(t, b, d, func(m *Manifest) { m.Source.SystemIdentifier = system }, storage.PutOptions{})
 	}
@@ -503,12 +502,33 @@ func TestExpireMixedLabels(t *testing.T) {
 		oneLiner(t, err)
 		goes := map[bool]string{false: ExpireWould, true: ExpireDone}[yes]
 		wantActions(t, res, map[string]string{
-			"b0000000": goes, "b0000002": goes, "b0000006": "kept keep-last", // of system 1
-			"b0000001": goes, "b0000004": "kept keep-last", // of system 2
-			"b0000003": "skipped mixed", "b0000005": "skipped mixed",
+			"b0000000": "skipped mixed", "b0000001": "skipped mixed", "b0000002": "skipped mixed", "b0000003": "skipped mixed",
 			"a0000001": goes, "a0000002": goes, "a0000003": "kept keep",
 		})
 	}
+}
+
+// Databases of one system are judged each by itself; what does not tell its
+// system there stays.
+func TestExpireDatabasesOfOneSystem(t *testing.T) {
+	b := lockable()
+	for i, source := range []Source{
+		{SystemIdentifier: "1", Database: "a"}, {SystemIdentifier: "1", Database: "b"}, {SystemIdentifier: "1", Database: "a"},
+		{Host: "h", Database: "a"}, {SystemIdentifier: "1", Database: "b"}, {SystemIdentifier: "1", Database: "a"},
+	} {
+		d := dirAt(t, "moved", fmt.Sprintf("2026-11-2%dT01:00:00Z", i), fmt.Sprintf("b000000%d", i))
+		putKept(t, b, d, func(m *Manifest) { m.Source, m.Kept.KeepLast = source, 1 }, storage.PutOptions{})
+	}
+	res, err := Expire(t.Context(), expireOptions(b))
+	if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "of h a,") {
+		t.Errorf("error %v", err)
+	}
+	oneLiner(t, err)
+	wantActions(t, res, map[string]string{
+		"b0000000": ExpireDone, "b0000002": ExpireDone, "b0000005": "kept keep-last", // database a
+		"b0000001": ExpireDone, "b0000004": "kept keep-last", // database b
+		"b0000003": "skipped mixed",
+	})
 }
 
 // heldMeanwhile sets a hold on one archive as soon as another is being deleted.

@@ -16,7 +16,7 @@ func expireCommand(rt *runtime) *command {
 			text: `
 Deletes the archives whose time is over, or without --yes says which they are. An archive goes only when the keep of its own stored policy has passed, when no version of any of its objects is locked, held or hidden from these credentials, and when enough newer complete archives of its label stay: as many as its policy's keep-last says, 3 by default, and no less than --keep-last. keep-daily and its like spare the newest archive of each of so many days, ISO weeks, months and years that have one. Archives whose policy has no keep, or leaves them to the store, are never touched.
 
-All of an archive is deleted, or nothing: every version and delete marker, the manifest first, so that half of one is never listed. What an interrupted run has left, the next one finishes. Manifests that cannot be read are left alone and end in exit code 14 (or 2, when a newer pgstow wrote them) after everything else is done. Under a label with archives of several databases those of each are judged by themselves; what does not tell its cluster there is left alone and ends in 13.`,
+All of an archive is deleted, or nothing: every version and delete marker, the manifest first, so that half of one is never listed. What an interrupted run has left, the next one finishes. Manifests that cannot be read are left alone and end in exit code 14 (or 2, when a newer pgstow wrote them) after everything else is done. A label under which archives of several database systems lie is left alone and ends in 13; several databases of one system are judged each by itself.`,
 			examples: []example{
 				{"See first, then do it:",
 					"pgstow expire --bucket 's3://acme-archives/pg/?region=eu-central-1'\n" +
