@@ -190,6 +190,10 @@ func (l *labelAudit) judgePolicy() {
 			weaker++
 		}
 	}
+	if l.want.Signed && slices.ContainsFunc(l.archives, func(a *audited) bool { return a.Signature.State == SignatureUnjudged }) {
+		l.say(SeverityNotice, CheckPolicy, time.Time{}, "name them: keys: {allowed-signers: FILE} in the configuration, or --allowed-signers",
+			"policy %s asks for signatures, and nobody said whose count: those of any key pass", p.segment())
+	}
 	if weaker > 0 {
 		l.say(SeverityNotice, CheckPolicy, time.Time{}, "`pgstow retain` and `hold` add to what they have",
 			"%s kept less than policy %s says now; what was promised when they were made counts for them", areMany(weaker, "older archive"), p.segment())
@@ -261,7 +265,7 @@ func EveryTolerance(every time.Duration) time.Duration { return min(every/4, 24*
 // expired meanwhile is not missed.
 func (l *labelAudit) judgeEvery() {
 	if len(l.archives) == 0 {
-		if l.configured() && l.running().IsZero() {
+		if l.configured() && (l.running(time.Time{}).IsZero() || l.failed()) {
 			l.say(SeverityViolation, CheckEvery, l.now, "archive it: `pgstow archive "+l.want.Label+"`", "there is no archive of this database")
 		}
 		return
@@ -286,8 +290,8 @@ func (l *labelAudit) judgeEvery() {
 	switch {
 	case last == nil:
 		l.say(SeverityViolation, CheckEvery, l.now, "archive the whole of it: `pgstow archive "+l.want.Label+"`", "there is no readable archive of all of this database")
-	case l.now.Sub(last.Time) > limit && l.running().After(last.Time):
-		l.say(SeverityNotice, CheckEvery, last.Time, "see that it ends", "the last archive was begun %s, and one is under way since %s", inUTC(last.Time), inUTC(l.running()))
+	case l.now.Sub(last.Time) > limit && l.excused(last.Time, limit):
+		l.say(SeverityNotice, CheckEvery, last.Time, "see that it ends", "the last archive was begun %s, and one is under way since %s", inUTC(last.Time), inUTC(l.running(last.Time)))
 	case l.now.Sub(last.Time) > limit:
 		l.gap(last.Time, l.now, true)
 	}
@@ -310,19 +314,35 @@ func (l *labelAudit) stillThere(a *audited) time.Time {
 	return a.Time
 }
 
-// running is when the newest archive that may be under way was begun.
-func (l *labelAudit) running() (at time.Time) {
-	for _, o := range l.res.Orphans {
-		if o.Label == l.want.Label && o.Young && !o.Expiring && o.Time.After(at) {
-			at = o.Time
+// excused reports whether the archive that is due after last was begun in time and
+// may be under way. What fails night after night leaves something young each time:
+// that is no excuse for the nights before.
+func (l *labelAudit) excused(last time.Time, limit time.Duration) bool {
+	at := l.running(last)
+	return !at.IsZero() && at.Sub(last) <= limit && l.now.Sub(last) <= 2*limit
+}
+
+// running is when the first archive after some time that may be under way was
+// begun; zero when there is none.
+func (l *labelAudit) running(after time.Time) (at time.Time) {
+	add := func(begun time.Time, young bool) {
+		if young && begun.After(after) && (at.IsZero() || begun.Before(at)) {
+			at = begun
 		}
+	}
+	for _, o := range l.res.Orphans {
+		add(o.Time, o.Label == l.want.Label && o.Young && !o.Expiring)
 	}
 	for _, u := range l.res.Uploads {
-		if dir, _, ok := ParseKey(u.Key); ok && dir.Label == l.want.Label && u.Young && dir.Time.After(at) {
-			at = dir.Time
-		}
+		dir, _, ok := ParseKey(u.Key)
+		add(dir.Time, ok && dir.Label == l.want.Label && u.Young)
 	}
 	return at
+}
+
+// failed reports whether a run that failed has left something.
+func (l *labelAudit) failed() bool {
+	return slices.ContainsFunc(l.res.Orphans, func(o AuditedOrphan) bool { return o.Label == l.want.Label && !o.Young && !o.Expiring })
 }
 
 func (l *labelAudit) gap(from, to time.Time, open bool) {

@@ -502,6 +502,14 @@ func TestAuditClassByAge(t *testing.T) {
 // and not where they may have expired.
 func TestAuditMissed(t *testing.T) {
 	day := 24
+	begun := func(hoursAgo ...int) func(*AuditOptions) {
+		return func(o *AuditOptions) {
+			for i, ago := range hoursAgo {
+				d := Dir{Policy: "sox", Label: "orders", Time: auditNow().Add(time.Duration(-ago) * time.Hour), ID: fmt.Sprintf("b%07d", i)}
+				put(t, o.Bucket, d.Key(GlobalsName), "x")
+			}
+		}
+	}
 	for name, c := range map[string]struct {
 		ago  []int // hours
 		keep Period
@@ -520,10 +528,10 @@ func TestAuditMissed(t *testing.T) {
 		"a part stands for no day": {ago: []int{48, -24, 1}, gaps: "[1]", want: []string{"violation every"}},
 		"nothing":                  {gaps: "[]", want: []string{"violation every"}},
 		"not asked for":            {ago: []int{96, 72}, gaps: "[]", opts: func(o *AuditOptions) { o.Databases = nil }},
-		"one under way": {ago: []int{40}, gaps: "[]", want: []string{"notice every"}, opts: func(o *AuditOptions) {
-			d := Dir{Policy: "sox", Label: "orders", Time: auditNow().Add(-time.Hour), ID: "b0000001"}
-			put(t, o.Bucket, d.Key(GlobalsName), "x")
-		}},
+		"one under way":            {ago: []int{32}, gaps: "[]", want: []string{"notice every"}, opts: begun(4)},
+		"one under way too late":   {ago: []int{40}, gaps: "[1 open]", want: []string{"violation every"}, opts: begun(1)},
+		"failed each night":        {ago: []int{73}, gaps: "[3 open]", want: []string{"violation every"}, opts: begun(49, 25, 1)},
+		"the first one":            {gaps: "[]", opts: begun(1)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := lockable()

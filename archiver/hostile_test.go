@@ -90,6 +90,26 @@ func TestAuditWantsSignaturesThatCount(t *testing.T) {
 		o.Databases = []AuditDatabase{{Label: "orders", Signed: true}}
 	})
 	wantFindings(t, res, "violation policy", "notice signature")
+	res = auditOf(t, b, func(o *AuditOptions) { o.Databases = []AuditDatabase{{Label: "orders", Signed: true}} })
+	wantFindings(t, res, "notice policy")
+}
+
+// An audit is not told that an archive is under way by what was left of those that
+// have failed.
+func TestAuditOfRunsThatFailFromTheFirst(t *testing.T) {
+	b := newChain()
+	for i, hoursAgo := range []int{1, 49} {
+		d := Dir{Policy: "sox", Label: "orders", Time: auditNow().Add(time.Duration(-hoursAgo) * time.Hour), ID: chainID(i)}
+		put(t, b.Memory, d.Key(GlobalsName), "x")
+		b.committed[d.Key(ManifestName)] = d.Time
+		var want []string
+		if i > 0 {
+			want = []string{"notice orphan", "violation every"}
+		}
+		wantFindings(t, auditOf(t, b, func(o *AuditOptions) {
+			o.Databases = []AuditDatabase{{Label: "orders", Every: 24 * time.Hour}}
+		}), want...)
+	}
 }
 
 // An archive that would not be restored stands in for none that would: it makes
