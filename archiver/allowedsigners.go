@@ -257,6 +257,8 @@ func (a *AllowedSigners) find(key ssh.PublicKey, at time.Time) (signer, why stri
 		case !bytes.Equal(s.key.Marshal(), blob):
 		case s.namespaces != "" && !matchPatterns(SignatureNamespace, s.namespaces):
 			why = fmt.Sprintf("the key of %s is allowed for %s, not for %s", s.principals, s.namespaces, SignatureNamespace)
+		case at.IsZero() && !s.validBefore.IsZero():
+			why = fmt.Sprintf("the key of %s is valid only before %s, and when it was stored is not known", s.principals, timeText(s.validBefore))
 		case at.Before(s.validAfter):
 			why = fmt.Sprintf("the key of %s is valid only after %s, and it was stored at %s", s.principals, timeText(s.validAfter), timeText(at))
 		case !s.validBefore.IsZero() && at.After(s.validBefore):

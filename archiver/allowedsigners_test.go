@@ -95,6 +95,24 @@ func TestAllowedSignersTimes(t *testing.T) {
 	}
 }
 
+// Of what the store gives no time, nobody knows that a key was still good.
+func TestAllowedSignersWithoutATime(t *testing.T) {
+	path := sshKey(t, "ed25519")
+	message := []byte("a manifest\n")
+	sig, err := openKey(t, path).Sign(message)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for options, want := range map[string]string{
+		"": SignatureValid, `valid-before="20990101Z" `: SignatureUntrusted, `valid-after="20200101Z" `: SignatureUntrusted,
+	} {
+		got := Trust{Signers: allowed(t, "alice "+options+publicText(t, path))}.judge(message, sig, time.Time{})
+		if got.State != want {
+			t.Errorf("%q: %+v", options, got)
+		}
+	}
+}
+
 // A line that cannot be kept to is no line to pass over.
 func TestAllowedSignersRefuses(t *testing.T) {
 	key := sshKey(t, "ed25519")
