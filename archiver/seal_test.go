@@ -443,7 +443,7 @@ func TestSealedWithoutTheKey(t *testing.T) {
 		"a post-quantum": {identities(t, newKeys(t, "pq").identity), "none of the identities"},
 	} {
 		db, err := s.restore(t, s.all, RestoreOptions{Identities: c.ids})
-		if !errors.Is(err, ErrIntegrity) || !errors.Is(err, ErrIdentity) || !strings.Contains(err.Error(), c.want) ||
+		if errors.Is(err, ErrIntegrity) == c.ids.IsZero() || errors.Is(err, ErrUsage) != c.ids.IsZero() || !errors.Is(err, ErrIdentity) || !strings.Contains(err.Error(), c.want) ||
 			!strings.Contains(err.Error(), k.recipient) || !strings.Contains(err.Error(), IndexName) {
 			t.Errorf("%s: %v", name, err)
 		}

@@ -15,21 +15,25 @@ import (
 	"github.com/pgstow/pgstow/storage"
 )
 
-// ErrIdentity is of an encrypted object that no identity opens. A stored header
-// that somebody changed looks the same, so that it is an ErrIntegrity, too.
+// ErrIdentity is of an encrypted object that no identity opens. Where some were
+// given it is an ErrIntegrity, too: a stored header that somebody changed looks
+// the same. Where none was, it is an ErrUsage.
 var ErrIdentity = errors.New("not decrypted")
 
 // identityError says whom something is encrypted to, and what to do.
-type identityError struct{ text string }
+type identityError struct {
+	text  string
+	class error
+}
 
 func notDecrypted(format string, args ...any) error {
-	return &identityError{text: fmt.Sprintf(format, args...)}
+	return &identityError{text: fmt.Sprintf(format, args...), class: ErrIntegrity}
 }
 
 func (e *identityError) Error() string { return e.text }
 
-// Is makes it an ErrIdentity and an ErrIntegrity.
-func (e *identityError) Is(target error) bool { return target == ErrIdentity || target == ErrIntegrity }
+// Is makes it an ErrIdentity beside its class.
+func (e *identityError) Is(target error) bool { return target == ErrIdentity || target == e.class }
 
 // The parts of an age file: header, nonce, then chunks of one size; the last one
 // may be shorter.
@@ -78,7 +82,8 @@ func (u unsealer) header(ctx context.Context, o *StoredObject, version string) (
 // one that rekey has put beside it.
 func (u unsealer) fileKey(ctx context.Context, o *StoredObject, header []byte) ([]byte, error) {
 	if u.ids.IsZero() {
-		return nil, notDecrypted("%s is encrypted to %s; give --identity FILE with the private key of one of them", o.Key, briefly(o.recipients))
+		return nil, &identityError{class: ErrUsage, text: fmt.Sprintf("%s is encrypted to %s; give --identity FILE with the private key of one of them",
+			o.Key, briefly(o.recipients))}
 	}
 	key, own := u.ids.open(header)
 	if own == nil || !errors.Is(own, ErrIdentity) && !errors.Is(own, ErrUsage) {
