@@ -1,11 +1,13 @@
 package archiver
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/pgstow/pgstow/internal/testenv"
 	"github.com/pgstow/pgstow/storage"
 )
 
@@ -196,5 +198,58 @@ func TestPreviousTakesNoStrangersWord(t *testing.T) {
 	}
 	if len(c.opened) > 40 {
 		t.Errorf("read %v", c.opened)
+	}
+}
+
+// absentSigner is an agent that has gone when it is asked.
+type absentSigner struct {
+	Signer
+	asked int
+}
+
+var errNoAgent = errors.New("ask the SSH agent: connection refused")
+
+func (s *absentSigner) Sign([]byte) ([]byte, error) {
+	s.asked++
+	return nil, errNoAgent
+}
+
+// Without a signature there is no archive: what was stored goes, or what a lock
+// keeps is told of and listed as no archive. A dump that fails is never signed.
+func TestNoArchiveWithoutItsSignature(t *testing.T) {
+	pg := testenv.Postgres(t)
+	source := smallSource(t, pg)
+	key := openKey(t, sshKey(t, "ed25519"))
+	for name, to := range map[string]Recipients{"plain": {}, "encrypted": recipients(t, newKeys(t, "age").recipient)} {
+		for _, lock := range []storage.LockMode{storage.LockNone, storage.Compliance} {
+			t.Run(name+" "+string(lock), func(t *testing.T) {
+				b, s := lockable(), &absentSigner{Signer: key}
+				opts := ArchiveOptions{Bucket: b, Conn: connTo(t, pg, source), Pgstow: "test", Signer: s, Recipients: to}
+				if lock != storage.LockNone {
+					opts.Policy = Policy{Name: "sox", Keep: Period{Days: 30}, Lock: lock}
+				}
+				failing := opts
+				failing.DumpArgs = []string{"--table=not_there"}
+				if _, err := Archive(t.Context(), failing); err == nil || errors.Is(err, errNoAgent) || s.asked > 0 {
+					t.Errorf("a dump that fails: %v, the agent was asked %d times", err, s.asked)
+				}
+				res, err := Archive(t.Context(), opts)
+				oneLiner(t, err)
+				if res != nil || !errors.Is(err, errNoAgent) || s.asked != 1 {
+					t.Errorf("%+v, %v", res, err)
+				}
+				entries := listed(t, b)
+				if len(entries) > 0 {
+					t.Errorf("listed are %+v", entries)
+				}
+				var left *LeftoverError
+				if kept := errors.As(err, &left); kept != (lock != storage.LockNone) || kept && len(left.Keys) < 2 {
+					t.Errorf("left are %+v", left)
+				}
+				if lock == storage.LockNone {
+					nothingLeft(t, b)
+				}
+			})
+		}
 	}
 }
