@@ -277,7 +277,7 @@ func (l *labelAudit) judgeEvery() {
 	limit := every + EveryTolerance(every)
 	var last *audited
 	for _, a := range l.archives {
-		if !a.readable() || len(a.args) > 0 && !slices.Equal(a.args, l.want.DumpArgs) {
+		if !a.readable() || !a.isWhole(l.want.DumpArgs) {
 			continue
 		}
 		if last != nil {
@@ -295,6 +295,14 @@ func (l *labelAudit) judgeEvery() {
 	case l.now.Sub(last.Time) > limit:
 		l.gap(last.Time, l.now, true)
 	}
+}
+
+// isWhole reports whether an archive is of all that a dump with these options is of.
+func (a *audited) isWhole(args []string) bool {
+	if a.Sealed {
+		args = hideValues(args) // as its manifest has them
+	}
+	return len(a.args) == 0 || slices.Equal(a.args, args)
 }
 
 // configured: the label is a database of the configuration.

@@ -201,6 +201,29 @@ func TestPreviousTakesNoStrangersWord(t *testing.T) {
 	}
 }
 
+// An encrypted archive, whose manifest hides the values of pg_dump's options, stands
+// for its night.
+func TestAuditOfSealedWithOptions(t *testing.T) {
+	want := []string{"--exclude-table-data=public.cache", "--no-comments"}
+	for name, c := range map[string]struct {
+		sealed bool
+		args   []string
+		whole  bool
+	}{
+		"no options":             {true, nil, true},
+		"encrypted":              {true, hideValues(want), true},
+		"plain":                  {false, want, true},
+		"encrypted, another one": {true, hideValues([]string{"--exclude-table-data=public.other", "--no-comments"}), false},
+		"plain, another one":     {false, []string{"--exclude-table-data=public.other", "--no-comments"}, false},
+		"plain, hidden":          {false, hideValues(want), false},
+	} {
+		a := &audited{AuditedArchive: AuditedArchive{Sealed: c.sealed}, args: c.args}
+		if got := a.isWhole(want); got != c.whole {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}
+
 // absentSigner is an agent that has gone when it is asked.
 type absentSigner struct {
 	Signer
