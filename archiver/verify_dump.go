@@ -147,6 +147,7 @@ func (p *dumpPass) stream(ctx context.Context, source storedDump, at int64) erro
 	}
 	lanes := min(runtime.GOMAXPROCS(0), maxLanes)
 	chunks := 2*aheadReaders + lanes
+	whole := ctx
 	g, ctx := errgroup.WithContext(ctx)
 	ahead := newReadAhead(source, at, p.object.Size, chunks)
 	ahead.run(ctx, g)
@@ -167,7 +168,10 @@ func (p *dumpPass) stream(ctx context.Context, source storedDump, at int64) erro
 	for range lanes {
 		g.Go(func() error { return p.lane(ctx, toLanes) })
 	}
-	return g.Wait()
+	if err := g.Wait(); err != nil {
+		return err
+	}
+	return context.Cause(whole) // a block that was broken off for it is not damaged
 }
 
 // deal hands out the chunks.

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -631,6 +632,54 @@ func TestVerifyInterrupted(t *testing.T) {
 	if got := objects(t, b); len(got) != len(s.all) {
 		t.Errorf("objects are %q", got)
 	}
+}
+
+// Wherever it is interrupted, a block that was broken off is not called damaged.
+func TestVerifyInterruptedAnywhere(t *testing.T) {
+	s := store(t)
+	size := len(s.all[keyOf(s.m, DumpName)])
+	for part := 1; part <= 40; part++ {
+		ctx, cancel := context.WithCancelCause(t.Context())
+		stop := errors.New("stop")
+		b := &cutOff{Memory: bucketOf(t, s.all), key: keyOf(s.m, DumpName), stop: func() { cancel(stop) }}
+		b.left.Store(int64(size * part / 40))
+		res, err := Verify(ctx, verifyOptions(b))
+		if !errors.Is(err, stop) || len(res.Archives) != 1 {
+			t.Fatalf("part %d: %+v, %v", part, res, err)
+		}
+		if v := res.Archives[0]; v.Result != ResultUndecided || len(v.Problems) > 0 || v.Record != "" {
+			t.Errorf("part %d: %s, %q, record %q", part, v.Result, v.Problems, v.Record)
+		}
+	}
+}
+
+// cutOff stops the run when so many bytes of an object were read.
+type cutOff struct {
+	*storagetest.Memory
+	key  string
+	left atomic.Int64
+	stop func()
+}
+
+func (c *cutOff) Open(ctx context.Context, key string, opts storage.OpenOptions) (io.ReadCloser, error) {
+	body, err := c.Memory.Open(ctx, key, opts)
+	if err != nil || key != c.key {
+		return body, err
+	}
+	return &cutOffBody{body, c}, nil
+}
+
+type cutOffBody struct {
+	io.ReadCloser
+	of *cutOff
+}
+
+func (c *cutOffBody) Read(b []byte) (int, error) {
+	n, err := c.ReadCloser.Read(b[:min(len(b), 4<<10)])
+	if c.of.left.Add(-int64(n)) <= 0 {
+		c.of.stop()
+	}
+	return n, err
 }
 
 // Who may not write gets a warning; a store that fails while the record is stored is said.

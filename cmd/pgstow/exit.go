@@ -230,6 +230,8 @@ func aftermath(command string, err error) string {
 		return ": aborted cleanly; " + oneLine(partial.State())
 	case command == "restore", command == "clone":
 		return ": aborted cleanly, no database was changed"
+	case command == "verify":
+		return ": the archive that was being read has no result, and none was recorded"
 	case command == "rekey":
 		return ": the record may be written; `pgstow show` tells"
 	case command == "retain", command == "hold", command == "undelete":

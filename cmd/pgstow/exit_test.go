@@ -173,6 +173,7 @@ func TestReportInterruption(t *testing.T) {
 			"drop and create it again, or repeat with --clean --if-exists", fmt.Errorf("restore x: %w", touched)},
 		{"clone", `interrupted: aborted cleanly; database "target" may be partly restored: drop and create it again, or repeat with --clean --if-exists`,
 			&archiver.PartialError{Err: cause, Database: "target"}},
+		{"verify", "interrupted: the archive that was being read has no result, and none was recorded", cause},
 		{"list", "interrupted", cause},
 	} {
 		var out bytes.Buffer

@@ -242,8 +242,12 @@ func printVerified(rt *runtime, v *archiver.VerifiedArchive) error {
 		t.row("lock now", lockNow(s, time.Now()))
 		t.row("hold now", holdNow(s))
 	}
+	what := "wrong"
+	if v.Result == archiver.ResultUndecided {
+		what = "why"
+	}
 	for _, text := range verifyNotes(v) {
-		wrapped(t, "wrong", text)
+		wrapped(t, what, text)
 	}
 	for _, text := range v.Warnings {
 		wrapped(t, "warning", text)
@@ -255,6 +259,8 @@ func printVerified(rt *runtime, v *archiver.VerifiedArchive) error {
 // modeText says what the mode means for this archive.
 func modeText(v *archiver.VerifiedArchive) string {
 	switch {
+	case v.Result == archiver.ResultUndecided:
+		return v.Mode + ", and not all of it could be looked at"
 	case v.Mode == archiver.ModeQuick:
 		return "quick: the store was asked, no content was read"
 	case v.Mode == archiver.ModeSealed:
