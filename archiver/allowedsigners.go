@@ -250,7 +250,7 @@ func parseSignerTime(text string, zone *time.Location) (time.Time, error) {
 // find tells who signed with key in pgstow's namespace at a time. Without
 // anybody, why says what stands against it.
 func (a *AllowedSigners) find(key ssh.PublicKey, at time.Time) (signer, why string) {
-	why = "its key is not among the allowed signers"
+	why = unknownSigner
 	blob := key.Marshal()
 	for _, s := range a.lines {
 		switch {

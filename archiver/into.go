@@ -2,6 +2,7 @@ package archiver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/pgstow/pgstow/dumper"
@@ -301,6 +302,9 @@ func (e *PartialError) State() string {
 	holds := ""
 	if e.Holds != "" {
 		holds = " (" + e.Holds + ")"
+	}
+	if errors.Is(e.Err, ErrIntegrity) && !errors.Is(e.Err, ErrIdentity) { // repeating it would not help
+		return fmt.Sprintf("database %q may be partly restored%s: drop it, and restore another archive; do not rely on this one", e.Database, holds)
 	}
 	return fmt.Sprintf("database %q may be partly restored%s: drop and create it again, or repeat with --clean --if-exists", e.Database, holds)
 }

@@ -124,8 +124,9 @@ func TestTampering(t *testing.T) {
 			if first > 0 && first != 1000 || second > 0 && c.what != "last byte" {
 				t.Errorf("first has %d rows, second %d: unproved data was committed", first, second)
 			}
-			if !strings.Contains(err.Error(), "partly restored") || !strings.Contains(err.Error(), db) {
-				t.Errorf("does not say what is in the target: %v", err)
+			if !strings.Contains(err.Error(), "partly restored") || !strings.Contains(err.Error(), db) ||
+				!strings.Contains(err.Error(), "do not rely on this one") || strings.Contains(err.Error(), "repeat") {
+				t.Errorf("does not say what is in the target, and what to do: %v", err)
 			}
 		})
 	}

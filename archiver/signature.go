@@ -38,6 +38,10 @@ type Trust struct {
 	Ignore bool
 }
 
+// unknownSigner is the reason why a key counts for nothing that could be cured
+// by a line for it; others, such as a time that is over, were meant.
+const unknownSigner = "its key is not among the allowed signers"
+
 // SuffixSignature follows the name of what is signed.
 const SuffixSignature = ".sig"
 
@@ -107,7 +111,7 @@ func (t Trust) check(s Signature, what string) error {
 	switch {
 	case s.State == SignatureUnjudged:
 		cure = "name the allowed signers with --allowed-signers FILE, or take it with --ignore-signature"
-	case s.State == SignatureUntrusted && s.Signer == "":
+	case s.Reason == unknownSigner:
 		cure = "if the key is a good one add it to the allowed signers, or take it with --ignore-signature"
 	}
 	return integrity("%s: %s; %s", what, s.text(), cure)

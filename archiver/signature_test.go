@@ -159,6 +159,9 @@ func TestRestoreJudgesSignatures(t *testing.T) {
 			if !c.broken && !c.deny && !strings.Contains(err.Error(), "--ignore-signature") {
 				t.Errorf("it does not say what to do: %v", err)
 			}
+			if strings.Contains(err.Error(), "add it to the allowed signers") != strings.Contains(err.Error(), unknownSigner) {
+				t.Errorf("a key that was ruled out is not to be added: %v", err)
+			}
 
 			// Where others may pass they do, with a word about it.
 			res, n, err = restored(Trust{Signers: signers})
