@@ -68,6 +68,10 @@ func (x *auditing) judgeRecords(a *audited, records []RecordEntry) {
 	for _, r := range records {
 		rec := r.Record
 		switch {
+		case r.unsigned():
+			a.notice(recordCheck(r.Name), "do it again with `--sign-key FILE`, or with `keys: {sign: FILE}` in the configuration",
+				"%s is not signed and does not count", r.Name)
+			continue
 		case rec == nil:
 			a.notice(recordCheck(r.Name), "find out who changed it", "a record cannot be read, or not be relied on: %s", r.Error)
 			continue

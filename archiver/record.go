@@ -81,6 +81,11 @@ type RecordEntry struct {
 	Signature *Signature `json:"signature,omitempty"`
 }
 
+// unsigned tells a record that only lacks the signature it would need to count.
+func (r *RecordEntry) unsigned() bool {
+	return r.Error != "" && r.Signature != nil && r.Signature.State == SignatureUnsigned
+}
+
 // newRecordName makes names that sort by time; the id keeps two of one second
 // apart.
 func newRecordName(kind string, now time.Time) string {

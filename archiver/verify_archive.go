@@ -142,7 +142,10 @@ func (v *verifying) askStore(ctx context.Context) (err error) {
 		return err
 	}
 	for _, r := range v.records {
-		if r.Error != "" {
+		switch {
+		case r.unsigned():
+			v.warn(v.opts.Log, r.Name+" is not signed and does not count: sign records with --sign-key FILE")
+		case r.Error != "":
 			v.warn(v.opts.Log, r.Name+" cannot be relied on: "+r.Error)
 		}
 	}

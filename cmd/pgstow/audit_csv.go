@@ -108,9 +108,10 @@ func dos(found []archiver.AuditFinding) string {
 	return strings.Join(list, " | ")
 }
 
+// lastPassed is when all of an archive was last looked at and found good.
 func lastPassed(facts []archiver.AuditedFact) (at time.Time) {
 	for _, f := range facts {
-		if f.Passed && f.Time.After(at) {
+		if f.Passed && !f.Part && f.Time.After(at) {
 			at = f.Time
 		}
 	}
