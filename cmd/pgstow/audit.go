@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
@@ -126,6 +127,9 @@ func newAudit(c *cli.Context, rt *runtime) (*audit, error) {
 	for _, flag := range []string{"html", "checkpoint"} {
 		if c.IsSet(flag) && c.String(flag) == "" {
 			return nil, usagef("audit: --%s is empty", flag)
+		}
+		if dir := filepath.Dir(c.String(flag)); c.IsSet(flag) && !isDirectory(dir) { // told before an audit that may take minutes
+			return nil, usagef("--%s: there is no directory %s to write it to; make it first", flag, dir)
 		}
 	}
 	period, err := archiver.ParsePeriod(c.String("period"))
@@ -289,6 +293,11 @@ func (r *auditReport) judge() {
 	default:
 		r.Verdict = verdictCompliant
 	}
+}
+
+func isDirectory(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 // write prints the report, writes the page, and then the checkpoint: what was

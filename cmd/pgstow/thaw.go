@@ -31,7 +31,7 @@ Without --wait it returns when the store has taken the request; run again, it sa
 				{"Ask in the evening, restore in the morning:",
 					"pgstow thaw latest --name orders --bucket s3://acme-archives/pg/ \\\n    --tier bulk --days 3"},
 				{"Wait for it, then restore:",
-					"pgstow thaw k7m2q9xd --bucket s3://acme-archives/pg/ --wait && \\\n    pgstow restore k7m2q9xd --from s3://acme-archives/pg/ --db service=scratch"},
+					"pgstow thaw k7m2q9xd --bucket s3://acme-archives/pg/ --wait && \\\n    pgstow restore k7m2q9xd --from s3://acme-archives/pg/ \\\n        --db service=scratch"},
 			},
 			exits: []int{exitStorage, exitNotFound},
 		},
