@@ -170,6 +170,36 @@ func TestDrill(t *testing.T) {
 	}
 }
 
+// The text of money depends on lc_monetary, which pg_dump does not set: the copy
+// has that of the archive's database.
+func TestDrillMoney(t *testing.T) {
+	pg := testenv.Postgres(t)
+	db := pg.CreateDatabase(t)
+	pg.Exec(t, db, fmt.Sprintf("ALTER DATABASE %q SET lc_monetary TO 'de_DE.UTF-8'", db))
+	pg.Exec(t, db, "CREATE TABLE price (id int PRIMARY KEY, m money); INSERT INTO price SELECT i, (i * 1234.56)::numeric::money FROM generate_series(1, 100) i")
+	if got := text(t, pg, db, "SELECT m::text FROM price WHERE id = 1"); got != "1.234,56 €" {
+		t.Fatalf("the source writes %q", got)
+	}
+	b := storagetest.NewMemory(storagetest.MemoryOptions{})
+	res, err := Archive(t.Context(), ArchiveOptions{Bucket: b, Conn: connTo(t, pg, db), Pgstow: "test"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := res.Manifest.ID
+	if drill, err := drilled(t, pg, b, id, nil); err != nil || drill.Rows != 100 || drill.Result != ResultPassed {
+		t.Errorf("%v %+v", err, drill)
+	}
+	_, err = drilled(t, pg, b, id, func(o *DrillOptions) {
+		o.restored = func(_ context.Context, c dumper.Conn) error {
+			pg.Exec(t, c.Database(), "UPDATE price SET m = m + '0,01' WHERE id = 42")
+			return nil
+		}
+	})
+	if want := "table public.price: 100 rows as expected, the content differs; the first that is not as archived: id=42"; err == nil || !strings.Contains(err.Error(), want) {
+		t.Errorf("a cent more: %v", err)
+	}
+}
+
 // drillChanges are what a copy may suffer, and what a drill says of it.
 var drillChanges = []struct{ sql, want string }{
 	{`UPDATE odd.texts SET f8 = f8 + 1e-17 WHERE id = 77`, "table odd.texts: 300 rows as expected, the content differs; the first that is not as archived: id=77"},

@@ -64,6 +64,12 @@ postgres() {
   )
 }
 
+# german is a locale that writes amounts of money otherwise than C.
+german() {
+  debian locales
+  locale -a | grep -qix 'de_DE\.utf-\?8' || as_root localedef -i de_DE -f UTF-8 de_DE.UTF-8
+}
+
 versitygw() { tool versitygw github.com/versity/versitygw/cmd/versitygw v1.8.0; }
 
 # find_mirror sets mirror to the one that the machine installs from, with its proxy.
@@ -164,6 +170,7 @@ demo)
 test)
   postgres
   debian pgbouncer awscli rclone age jq time openssh-client chromium
+  german
   versitygw
   tool age-1.3 filippo.io/age/cmd/age v1.3.2 age # Debian's is older than post-quantum keys
   tool fake-gcs-server github.com/fsouza/fake-gcs-server v1.56.1
