@@ -314,6 +314,9 @@ func (d *drill) create(ctx context.Context) (err error) {
 		return err
 	}
 	d.log.Info("created a scratch database", "database", name, "server", d.server.String())
+	if !d.scratch.OwnsTemplate {
+		d.plan.leaveTemplate(d.scratch.ServerMajor)
+	}
 	return nil
 }
 

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/pgstow/pgstow/dumper"
 	"github.com/pgstow/pgstow/dumper/pgarchive"
@@ -66,6 +67,20 @@ func (p *drillPlan) leave(what, why string) {
 	if text := what + ": " + why; !slices.Contains(p.left, text) {
 		p.left = append(p.left, text)
 	}
+}
+
+// leaveTemplate leaves out the comments on what belongs to the server's own role in every new
+// database: nobody else may set them.
+func (p *drillPlan) leaveTemplate(major int) {
+	p.entries = slices.DeleteFunc(p.entries, func(i int) bool {
+		e := &p.head.Entries[i]
+		if e.Desc.S != "COMMENT" || e.Tag.S != "EXTENSION plpgsql" && (e.Tag.S != "SCHEMA public" || major >= 15) {
+			return false
+		}
+		kind, name, _ := strings.Cut(e.Tag.S, " ")
+		p.leave("the comment on "+strings.ToLower(kind)+" "+name, "the drill's role may not set it")
+		return true
+	})
 }
 
 func newDrillPlan(head *pgarchive.Head, ix *Index, opts DrillOptions) (*drillPlan, error) {

@@ -67,7 +67,7 @@ func TestDecodeManifestRefuses(t *testing.T) {
 		{"another label", func(m map[string]any) { m["label"] = "billing" }, ErrIntegrity, ""},
 		{"another policy", func(m map[string]any) { m["policy"] = "sox" }, ErrIntegrity, ""},
 		{"an unknown structure", func(m map[string]any) { m["structure"] = "fine" }, ErrIntegrity, "fine"},
-		{"an encrypted dump", func(m map[string]any) { dump(m)["key"] = dump(m)["key"].(string) + ".age" }, ErrFormat, "encrypted"},
+		{"an encrypted dump without recipients", func(m map[string]any) { dump(m)["key"] = dump(m)["key"].(string) + ".age" }, ErrIntegrity, "archive.dump.age"},
 		{"a dump elsewhere", func(m map[string]any) { dump(m)["key"] = "other/archive.dump" }, ErrIntegrity, "other/archive.dump"},
 		{"no dump", func(m map[string]any) { delete(m["objects"].(map[string]any), "dump") }, ErrIntegrity, ""},
 		{"no index", func(m map[string]any) { delete(m["objects"].(map[string]any), "index") }, ErrIntegrity, IndexName},

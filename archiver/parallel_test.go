@@ -412,6 +412,7 @@ func TestParallelRestoreProgress(t *testing.T) {
 func (s *stored) planned(t *testing.T, db string) *plannedRestore {
 	t.Helper()
 	r := &restoreRun{opts: RestoreOptions{Bucket: bucketOf(t, s.all)}, log: logger(nil), progress: newTracker(nil), dump: s.m.Objects.Dump, res: &RestoreResult{Manifest: s.m}, index: s.ix}
+	r.source = storedDump{bucket: r.opts.Bucket, key: r.dump.Key, version: r.dump.Version}
 	head, err := r.readHead(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -35,6 +35,9 @@ type Scratch struct {
 	Name          string
 	ServerVersion string
 	ServerMajor   int
+	// OwnsTemplate: the role may alter what every database has from the beginning, such as
+	// the extension plpgsql.
+	OwnsTemplate bool
 
 	server Conn // to a database beside it
 	oid    uint32
@@ -129,8 +132,9 @@ func (s *Scratch) failed(what string, err error) error {
 // mark comments on the database, and remembers which one it is.
 func (s *Scratch) mark(ctx context.Context, conn *pgx.Conn, o ScratchOptions) error {
 	var own bool
-	err := conn.QueryRow(ctx, `SELECT d.oid, r.rolname = current_user FROM pg_catalog.pg_database d
-		JOIN pg_catalog.pg_roles r ON r.oid = d.datdba WHERE d.datname = $1::text`, s.Name).Scan(&s.oid, &own)
+	// 10 is the role that initdb made, whose template0 is.
+	err := conn.QueryRow(ctx, `SELECT d.oid, r.rolname = current_user, r.rolsuper OR pg_catalog.pg_has_role(r.oid, 10, 'USAGE') FROM pg_catalog.pg_database d
+		JOIN pg_catalog.pg_roles r ON r.oid = d.datdba WHERE d.datname = $1::text`, s.Name).Scan(&s.oid, &own, &s.OwnsTemplate)
 	switch {
 	case err != nil:
 		return err
