@@ -114,19 +114,26 @@ func (l *lifecycle) judgeNeighbours(x expiryRule) {
 // judgePromises compares a rule with what the archives were promised: their
 // policy's keep may have been longer when they were made, or have had another
 // deleter, or somebody has been at the rule.
+//
+// What was left to `pgstow expire` a rule must not delete, however late: it
+// knows nothing of newer archives, nor of days, weeks and months to spare. A
+// policy that changes its deleter does so for new archives alone, and so needs a
+// new name.
 func (l *lifecycle) judgePromises(x expiryRule, archives []Entry) {
-	unpromised, tooSoon, unread := 0, []string(nil), []Entry(nil)
+	var ofPgstow, tooSoon []string
+	var unread []Entry
 	for _, e := range archives {
 		if e.Manifest == nil {
 			unread = append(unread, e)
 			continue
 		}
+		end, ends := clocksOf(e.Manifest).end(x.Actions)
 		kept := e.Manifest.Kept
-		if kept == nil || kept.KeepUntil.IsZero() {
-			unpromised++
-			continue
-		}
-		if end, ends := clocksOf(e.Manifest).end(x.Actions); ends && end.Before(kept.KeepUntil) {
+		switch {
+		case !ends:
+		case kept == nil || kept.Expiry != ExpiryStore: // "" is ExpiryPgstow
+			ofPgstow = append(ofPgstow, e.ID)
+		case end.Before(kept.KeepUntil):
 			tooSoon = append(tooSoon, fmt.Sprintf("%s (kept until %s)", e.ID, kept.KeepUntil.Format(time.DateOnly)))
 		}
 	}
@@ -138,15 +145,13 @@ func (l *lifecycle) judgePromises(x expiryRule, archives []Entry) {
 		say("rule %s expires the archives of policy %s, and how long %d of them are to be kept cannot be read, such as %s: %s",
 			nameRule(x.LifecycleRule), x.policy, len(unread), unread[0].ID, unread[0].ManifestError)
 	}
-	if unpromised > 0 && !l.features.CustomTime && !x.settled {
-		l.warn("%d archives of policy %s were made without a keep; the rule expires them too", unpromised, x.policy)
+	if len(ofPgstow) > 0 {
+		l.conflict("rule %s would delete archives of policy %s that were left to `pgstow expire`, also those that it spares (%s): %s; archives keep their deleter: leave the expiry of policy %s to pgstow, which takes the rule away, and let the store expire a policy of a new name",
+			nameRule(x.LifecycleRule), x.policy, describeActions(x.LifecycleRule), someOf(ofPgstow[:min(len(ofPgstow), 3)], len(ofPgstow)), x.policy)
 	}
-	if n := len(tooSoon); n > 0 {
-		if n > 3 {
-			tooSoon = append(tooSoon[:3], fmt.Sprintf("and %d more", n-3))
-		}
+	if len(tooSoon) > 0 {
 		l.conflict("rule %s would delete archives of policy %s before they were promised to end (%s): %s; leave expiry to pgstow, keep for longer, or give the policy a new name",
-			nameRule(x.LifecycleRule), x.policy, describeActions(x.LifecycleRule), strings.Join(tooSoon, ", "))
+			nameRule(x.LifecycleRule), x.policy, describeActions(x.LifecycleRule), someOf(tooSoon[:min(len(tooSoon), 3)], len(tooSoon)))
 	}
 }
 
@@ -158,7 +163,13 @@ type clocks struct{ created, hidden, custom time.Time }
 // its first day, unless a lock keeps what is hidden; and what comes too early
 // for its creation the lock refuses.
 func clocksOf(m *Manifest) clocks {
-	c := clocks{created: m.Started, hidden: m.Finished, custom: m.Kept.Keep.Before(m.Kept.KeepUntil)}
+	c := clocks{created: m.Started, hidden: m.Finished}
+	if m.Kept == nil {
+		return c
+	}
+	if !m.Kept.KeepUntil.IsZero() {
+		c.custom = m.Kept.Keep.Before(m.Kept.KeepUntil)
+	}
 	if m.Kept.Lock != storage.LockNone {
 		c.created, c.hidden = m.Finished, time.Time{}
 	}

@@ -176,31 +176,47 @@ func TestLifecycleRefusals(t *testing.T) {
 }
 
 // TestLifecycleArchives: an expiry is refused that comes before the end that
-// archives were promised, whatever their policy says now.
+// archives were promised, whatever their policy says now, and one of archives
+// that were left to `pgstow expire`, however late it comes.
 func TestLifecycleArchives(t *testing.T) {
 	made := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	kept := func(keep Period, lock storage.LockMode) *Kept {
-		return &Kept{Policy: Policy{Keep: keep, Lock: lock}, KeepUntil: keep.After(made.Add(time.Hour))}
+		return &Kept{Policy: Policy{Keep: keep, Lock: lock, Expiry: ExpiryStore}, KeepUntil: keep.After(made.Add(time.Hour))}
 	}
-	short := Policy{Name: "p", Keep: Period{Days: 30}, Expiry: ExpiryStore}
+	left := func(p Policy) *Kept {
+		k := &Kept{Policy: p}
+		if !p.Keep.IsZero() {
+			k.KeepUntil = p.Keep.After(made.Add(time.Hour))
+		}
+		return k
+	}
+	month := Period{Days: 30}
+	short := Policy{Name: "p", Keep: month, Expiry: ExpiryStore}
 	locked := short
 	locked.Lock = storage.Governance
+	const tooSoon, deleter = "promised to end", "left to `pgstow expire`"
 	for name, c := range map[string]struct {
 		features storage.LifecycleFeatures
 		policy   Policy
 		kept     *Kept
-		refused  bool
-		warned   bool
+		refused  string
 	}{
-		"as promised":              {s3Rules, short, kept(Period{Days: 30}, ""), false, false},
-		"promised longer":          {s3Rules, short, kept(Period{Days: 60}, ""), true, false},
-		"promised longer, locked":  {s3Rules, short, kept(Period{Days: 60}, storage.Compliance), true, false},
-		"was unlocked, now locked": {s3Rules, locked, kept(Period{Days: 30}, ""), true, false},
-		"promised nothing":         {s3Rules, short, nil, false, true},
-		"gcs, as promised":         {gcsRules, short, kept(Period{Days: 30}, ""), false, false},
-		"gcs, promised longer":     {gcsRules, short, kept(Period{Days: 60}, ""), true, false},
-		"gcs, was unlocked":        {gcsRules, locked, kept(Period{Days: 30}, ""), false, false},
-		"gcs, promised nothing":    {gcsRules, short, nil, false, false},
+		"as promised":              {s3Rules, short, kept(month, ""), ""},
+		"promised longer":          {s3Rules, short, kept(Period{Days: 60}, ""), tooSoon},
+		"promised longer, locked":  {s3Rules, short, kept(Period{Days: 60}, storage.Compliance), tooSoon},
+		"was unlocked, now locked": {s3Rules, locked, kept(month, ""), tooSoon},
+		"was pgstow's":             {s3Rules, short, left(Policy{Keep: month, Expiry: ExpiryPgstow}), deleter},
+		"was nobody's in words":    {s3Rules, short, left(Policy{Keep: month}), deleter},
+		"was spared":               {s3Rules, short, left(Policy{Keep: Period{Days: 1}, KeepMonthly: 12}), deleter},
+		"was locked and pgstow's":  {s3Rules, locked, left(Policy{Keep: month, Lock: storage.Governance}), deleter},
+		"promised no end":          {s3Rules, short, left(Policy{}), deleter},
+		"promised nothing":         {s3Rules, short, nil, deleter},
+		"gcs, as promised":         {gcsRules, short, kept(month, ""), ""},
+		"gcs, promised longer":     {gcsRules, short, kept(Period{Days: 60}, ""), tooSoon},
+		"gcs, was unlocked":        {gcsRules, locked, kept(month, ""), ""},
+		"gcs, was pgstow's":        {gcsRules, short, left(Policy{Keep: month, KeepLast: 3}), deleter},
+		"gcs, without custom time": {gcsRules, short, left(Policy{}), ""},
+		"gcs, promised nothing":    {gcsRules, short, nil, ""},
 	} {
 		b := newRuled(t, c.features)
 		dir := Dir{Policy: "p", Label: "orders", Time: made, ID: "a0000001"}
@@ -215,12 +231,20 @@ func TestLifecycleArchives(t *testing.T) {
 		put(t, bucket, dir.Key(ManifestName), string(text))
 		opts := LifecycleOptions{Bucket: bucket, Policies: []Policy{c.policy}}
 		plan, err := ApplyLifecycle(t.Context(), opts)
-		if c.refused != errors.Is(err, ErrRefused) || (err == nil) == c.refused || c.warned != (plan != nil && len(plan.Warnings) > 0) {
+		if plan == nil || len(plan.Warnings) > 0 || (c.refused == "") != (err == nil) {
 			t.Errorf("%s: %+v, %v", name, plan, err)
+			continue
 		}
-		if c.refused {
-			if !strings.Contains(err.Error(), "a0000001") || len(said(t, b)) > 0 {
+		if c.refused != "" {
+			if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "a0000001") || !strings.Contains(err.Error(), c.refused) || len(said(t, b)) > 0 {
 				t.Errorf("%s: %v, and there are %q", name, err, said(t, b))
+			}
+			// The way out: archives that exist keep their deleter.
+			renamed := c.policy
+			renamed.Name = "p2"
+			kept := Policy{Name: "p", Keep: month}
+			if plan, err := ApplyLifecycle(t.Context(), LifecycleOptions{Bucket: bucket, Policies: []Policy{renamed, kept}}); err != nil || !plan.Applied {
+				t.Errorf("%s, under a new name: %+v, %v", name, plan, err)
 			}
 			continue
 		}
@@ -254,6 +278,7 @@ func TestLifecycleArchivesOfARuleThatStays(t *testing.T) {
 		}
 		before := said(t, b)
 		longer := func(m *Manifest) {
+			m.Kept.Expiry, m.Kept.KeepLast = ExpiryStore, 0
 			m.Kept.Keep = Period{Days: 60}
 			m.Kept.KeepUntil = m.Kept.Keep.After(m.Finished)
 		}
@@ -265,6 +290,26 @@ func TestLifecycleArchivesOfARuleThatStays(t *testing.T) {
 			}
 			if got := plannedActions(plan)["p expire"]; got != action || !slices.Equal(said(t, b), before) {
 				t.Errorf("%s: the rule is %q, wanted %q; there are %q", name, got, action, said(t, b))
+			}
+		}
+		// What was left to pgstow meanwhile is no rule's, however late it comes.
+		left := putKept(t, bucket, Dir{Policy: "p", Label: "orders", Time: made, ID: "b0000001"}, nil, storage.PutOptions{})
+		for action, opts := range map[string]LifecycleOptions{LifecycleUnchanged: asked, LifecycleKept: others, LifecycleChanged: {
+			Bucket: bucket, Policies: []Policy{{Name: "p", Keep: Period{Days: 90}, Expiry: ExpiryStore}},
+		}} {
+			plan, err := ApplyLifecycle(t.Context(), opts)
+			if !errors.Is(err, ErrRefused) || !strings.Contains(err.Error(), "left to `pgstow expire`, also those that it spares") || !strings.Contains(err.Error(), left.ID) {
+				t.Errorf("%s, %s: %v", name, action, err)
+			}
+			if got := plannedActions(plan)["p expire"]; got != action || !slices.Equal(said(t, b), before) {
+				t.Errorf("%s: the rule is %q, wanted %q; there are %q", name, got, action, said(t, b))
+			}
+		}
+		for _, o := range shownIn(t, bucket) {
+			if strings.Contains(o.Key, left.ID) {
+				if err := bucket.Delete(t.Context(), o.Key, o.Version); err != nil {
+					t.Fatal(err)
+				}
 			}
 		}
 		// The way out: the policy keeps for as long, or the rule goes.
@@ -290,7 +335,10 @@ func TestLifecycleRuleOfOursThatWasChanged(t *testing.T) {
 	}
 	made := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 	dir := Dir{Policy: "p", Label: "orders", Time: made, ID: "a0000001"}
-	putKept(t, bucket, dir, func(m *Manifest) { m.Kept.KeepUntil = Period{Days: 30}.After(m.Finished) }, storage.PutOptions{})
+	putKept(t, bucket, dir, func(m *Manifest) {
+		m.Kept.Expiry, m.Kept.KeepLast = ExpiryStore, 0
+		m.Kept.KeepUntil = Period{Days: 30}.After(m.Finished)
+	}, storage.PutOptions{})
 	others := LifecycleOptions{Bucket: bucket, Policies: []Policy{{Name: "q"}}}
 	if _, err := ApplyLifecycle(t.Context(), others); err != nil {
 		t.Fatal(err)
