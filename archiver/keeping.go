@@ -76,7 +76,13 @@ type creation struct {
 	name, version string
 	retention     storage.Retention
 	custom        time.Time
+	final         bool // the run has ended, and what it was extended to is to be seen
 }
+
+// tellsTheClock: the lock was counted from when the store made the object. A
+// dump's is counted from the start of its upload, and many stores date it from
+// the end, until it has been extended.
+func (c creation) tellsTheClock() bool { return c.final || roleOf(c.name) != RoleDump }
 
 func keeperOf(b storage.Bucket, p Policy) *keeper {
 	return &keeper{bucket: b, policy: p,
@@ -189,7 +195,7 @@ func (k *keeper) compare(key string, o storage.Object) error {
 	switch {
 	case !deny(storage.AttributeRetention, !c.retention.IsZero()) && !o.Retention.Covers(c.retention):
 		return weaker("the lock", retentionText(c.retention), retentionText(o.Retention))
-	case !c.retention.IsZero() && !o.Created.IsZero() && c.retention.Until.Before(k.policy.Keep.After(o.Created)):
+	case c.tellsTheClock() && !c.retention.IsZero() && !o.Created.IsZero() && c.retention.Until.Before(k.policy.Keep.After(o.Created)):
 		return integrity("%s: it is locked until %s, which by the store's clock is less than %s; set this machine's clock", key, c.retention.Until.Format(time.RFC3339), k.policy.Keep)
 	case !deny(storage.AttributeLegalHold, k.policy.LegalHold) && k.policy.LegalHold && !o.LegalHold:
 		return weaker("the legal hold", "on", "off")
@@ -275,6 +281,7 @@ func (k *keeper) extend(ctx context.Context, now time.Time) (warnings []string, 
 				c.custom = custom
 			}
 		}
+		c.final = !denied
 		k.created[key] = c
 		if _, seen := k.shown[key]; !seen || denied {
 			continue
