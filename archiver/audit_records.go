@@ -253,6 +253,9 @@ func (x *auditing) lifecycle(ctx context.Context) error {
 	}
 	x.res.Rules = RulesJudged
 	l.judgeForeign()
+	if err := l.judgeReached(ctx); err != nil {
+		return err
+	}
 	l.judgeOwnExpiry()
 	for _, text := range l.plan.Conflicts {
 		what, do, _ := strings.Cut(text, "; ")

@@ -239,6 +239,9 @@ func (l *lifecycle) compute(ctx context.Context) error {
 			len(rules), len(l.plan.Foreign), l.features.MaxRules)
 	}
 	l.judgeForeign()
+	if err := l.judgeReached(ctx); err != nil {
+		return err
+	}
 	return l.judgeArchives(ctx)
 }
 

@@ -85,15 +85,21 @@ func (l *lifecycle) judgeForeign() {
 	}
 }
 
+// needs is how many days an action must wait under a policy, and whether it waits
+// for less.
+func (l *lifecycle) needs(a storage.LifecycleAction, p Policy) (days int, sooner bool) {
+	days = p.Keep.MostDays()
+	if a.Kind == storage.LifecycleExpire && a.Clock == storage.LifecycleSinceCreation {
+		days = l.daysFromCreation(p)
+	}
+	return days, !a.Date.IsZero() || a.Days < days
+}
+
 func (l *lifecycle) judge(r storage.LifecycleRule, p Policy) {
 	keep := p.Keep.MostDays()
 	for _, a := range r.Actions {
-		need := keep
-		if a.Kind == storage.LifecycleExpire && a.Clock == storage.LifecycleSinceCreation {
-			need = l.daysFromCreation(p)
-		}
-		sooner := !a.Date.IsZero() || a.Days < need
-		over := !a.Before.IsZero() && a.Before.Before(time.Now()) // spares every new archive
+		need, sooner := l.needs(a, p)
+		over := sparesNew(a) // judgeReached asks what it does to those that are there
 		switch {
 		case a.Kind == storage.LifecycleExpire && keep > 0 && sooner && !over:
 			l.conflict("rule %s, which is not pgstow's, reaches the archives of policy %s (%s) and would %s, sooner than their keep of %s%s; change that rule, or move the archives to a prefix that it does not match",

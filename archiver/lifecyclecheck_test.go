@@ -69,7 +69,7 @@ func TestLifecycleForeignInTheWay(t *testing.T) {
 		"another end":                     {storage.LifecycleFilter{Suffixes: []string{".log"}}, expire(30), keep, nothing},
 		"large objects":                   {storage.LifecycleFilter{LargerThan: 1 << 30}, expire(30), keep, conflict},
 		"from a day on":                   {at(), from(now.AddDate(10, 0, 0)), keep, conflict},
-		"what was made before today":      {at(), before(now.AddDate(0, 0, -1)), keep, nothing},
+		"before today, and nothing is":    {at(), before(now.AddDate(0, 0, -1)), keep, nothing},
 		"what is made before next year":   {at(), before(now.AddDate(1, 0, 0)), keep, conflict},
 		"no keep":                         {at(), expire(30), none, warning},
 		"hidden versions, unlocked":       {at(), day(storage.LifecycleExpireNoncurrent, 30), keep, warning},
@@ -115,6 +115,95 @@ func TestLifecycleForeignInTheWay(t *testing.T) {
 		t.Errorf("%+v, %v", plan, err)
 	}
 }
+
+// TestLifecycleForeignAndOldArchives: a stranger's rule that spares what is new,
+// or waits as long as the policy keeps today, is held against the archives that
+// are there.
+func TestLifecycleForeignAndOldArchives(t *testing.T) {
+	made := time.Now().UTC().AddDate(0, 0, -100).Truncate(time.Second)
+	dir := Dir{Policy: "keep", Label: "orders", Time: made, ID: "a0000001"}
+	expire := func(days int, before time.Time) storage.LifecycleAction {
+		return storage.LifecycleAction{Kind: storage.LifecycleExpire, Days: days, Before: before, Clock: storage.LifecycleSinceCreation}
+	}
+	later, earlier := made.AddDate(0, 0, 50), made.AddDate(0, 0, -50)
+	kept := func(keep Period, change func(*Kept)) *Kept {
+		k := &Kept{Policy: Policy{Keep: keep, Expiry: ExpiryStore}, KeepUntil: keep.After(made.Add(time.Hour))}
+		if change != nil {
+			change(k)
+		}
+		return k
+	}
+	pgstow := func(k *Kept) { k.Expiry = ExpiryPgstow }
+	locked := func(k *Kept) { k.Lock, k.RetainUntil = storage.Compliance, lockMargin(k.KeepUntil) }
+	tagged := func(k *Kept) { k.Tags = map[string]string{"temporary": "yes"} }
+	short := Period{Days: 30}
+	const conflict, warning, nothing = "conflict", "warning", ""
+	for name, c := range map[string]struct {
+		action storage.LifecycleAction
+		kept   *Kept
+		filter storage.LifecycleFilter
+		denied bool
+		want   string
+	}{
+		"made before":                   {action: expire(0, later), kept: kept(year(7), nil), want: conflict},
+		"made before, and an age":       {action: expire(365, later), kept: kept(year(7), nil), want: conflict},
+		"made before, an age like ours": {action: expire(7*366+9, later), kept: kept(year(7), nil), want: nothing},
+		"made after":                    {action: expire(0, earlier), kept: kept(year(7), nil), want: nothing},
+		"its end has come":              {action: expire(60, later), kept: kept(short, nil), want: nothing},
+		"its end has come for pgstow":   {action: expire(60, later), kept: kept(short, pgstow), want: warning},
+		"promised nothing":              {action: expire(0, later), want: warning},
+		"locked":                        {action: expire(0, later), kept: kept(year(7), locked), want: nothing},
+		"another database":              {action: expire(0, later), kept: kept(year(7), nil), filter: storage.LifecycleFilter{Prefixes: []string{"pg/keep/sales/"}}, want: nothing},
+		"its database":                  {action: expire(0, later), kept: kept(year(7), nil), filter: storage.LifecycleFilter{Prefixes: []string{"pg/keep/orders/"}}, want: conflict},
+		"a tag that it has":             {action: expire(0, later), kept: kept(year(7), tagged), filter: storage.LifecycleFilter{Tags: tagOf("temporary", "yes")}, want: conflict},
+		"a tag that it has not":         {action: expire(0, later), kept: kept(year(7), nil), filter: storage.LifecycleFilter{Tags: tagOf("temporary", "yes")}, want: nothing},
+		"the policy kept longer then":   {action: expire(400, time.Time{}), kept: kept(year(7), nil), want: conflict},
+		"and it did not":                {action: expire(400, time.Time{}), kept: kept(short, nil), want: nothing},
+		"cannot be seen":                {action: expire(0, later), kept: kept(year(7), nil), denied: true, want: "cannot be seen"},
+	} {
+		b := newRuled(t, gcsRules, storage.LifecycleRule{ID: "a stranger's", Filter: c.filter, Actions: []storage.LifecycleAction{c.action}})
+		bucket := storage.Prefixed(b, "pg/")
+		m := fakeManifest(dir, "1")
+		m.Started, m.Finished, m.Kept = made, made.Add(time.Hour), c.kept
+		text, err := m.encode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		put(t, bucket, dir.Key(DumpName), "dump")
+		put(t, bucket, dir.Key(ManifestName), string(text))
+		b.denied = c.denied
+		l, err := newLifecycle(t.Context(), LifecycleOptions{Bucket: bucket, Policies: []Policy{{Name: "keep", Keep: year(1), Expiry: ExpiryStore}}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := l.judgeReached(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		says := slices.DeleteFunc(l.plan.Warnings, func(w string) bool { return strings.Contains(w, "policy "+DefaultPolicy) })
+		got := nothing
+		switch {
+		case len(l.plan.Conflicts) > 0:
+			got, says = conflict, append(says, l.plan.Conflicts...)
+		case len(says) > 0 && c.denied:
+			got = "cannot be seen"
+		case len(says) > 0:
+			got = warning
+		}
+		named := func(s string) bool { return strings.Contains(s, "a stranger's") && strings.Contains(s, "a0000001") }
+		if got != c.want || (got == conflict || got == warning) && (len(says) != 1 || !named(says[0])) ||
+			c.denied && !strings.Contains(says[0], "cannot be seen") {
+			t.Errorf("%s: %q, %q; wanted %q", name, got, says, c.want)
+		}
+		if got != conflict || c.action.Before.IsZero() {
+			continue
+		}
+		if plan, err := ApplyLifecycle(t.Context(), l.LifecycleOptions); !errors.Is(err, ErrRefused) || plan.Applied || !named(err.Error()) {
+			t.Errorf("%s: %+v, %v", name, plan, err)
+		}
+	}
+}
+
+func tagOf(k, v string) map[string]string { return map[string]string{k: v} }
 
 // TestLifecycleRefusals: what contradicts itself changes nothing.
 func TestLifecycleRefusals(t *testing.T) {
