@@ -17,6 +17,7 @@ type scratchObject struct {
 	keeper       *keeper // compares it with what was asked for
 	key, version string
 	retention    storage.Retention
+	class        string // asked for
 }
 
 // read looks at it as the read-back and a restore do.
@@ -25,11 +26,18 @@ func (o *scratchObject) read(ctx context.Context) {
 	if !ok {
 		return
 	}
-	if err := o.keeper.compare(o.key, shown); err != nil {
-		o.fail("read back", err, bucketAdvice(err))
-		return
+	err := o.keeper.compare(o.key, shown)
+	if err == nil && o.class != "" && shown.StorageClass != o.class {
+		err = integrity("%s: the storage class is %q in the store, %s was asked for; the store does not keep what it takes", o.key, shown.StorageClass, o.class)
 	}
-	o.readRange(ctx)
+	switch {
+	case err != nil:
+		o.fail("read back", err, bucketAdvice(err))
+	case !shown.Thaw.Readable(o.opts.Now()):
+		o.ok("read back", "it is kept as asked%s in %s, which has to be thawed to be read", joinedTo(o.retention), o.class)
+	default:
+		o.readRange(ctx)
+	}
 }
 
 // see asks the store for all that it shows of an object.

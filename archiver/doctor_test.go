@@ -292,12 +292,32 @@ func TestDoctorWithoutWriting(t *testing.T) {
 
 // What a store drops is found before it matters.
 func TestDoctorNoticesWhatAStoreDrops(t *testing.T) {
-	for _, drops := range []string{"lock", "mode", "time", "tags"} {
-		checks := Doctor(t.Context(), DoctorOptions{OpenBucket: opening(&forgetful{Memory: lockable(), drops: drops}, nil), Place: Place{Scheme: "s3"}, Policy: sox})
+	policy := sox
+	policy.StorageClass = "STANDARD_IA"
+	readBack := func(b storage.Bucket, p Policy) Check {
+		checks := Doctor(t.Context(), DoctorOptions{OpenBucket: opening(closeless{b}, nil), Place: Place{Scheme: "s3"}, Policy: p})
 		i := slices.IndexFunc(checks, func(c Check) bool { return c.Name == "read back" })
-		if i < 0 || checks[i].Status != CheckFail || !errors.Is(checks[i].Err, ErrIntegrity) {
-			t.Errorf("%s: %+v", drops, checks)
+		if i < 0 {
+			t.Fatalf("not read back: %+v", checks)
 		}
+		return checks[i]
+	}
+	for _, drops := range []string{"lock", "mode", "time", "tags", "class"} {
+		if c := readBack(&forgetful{Memory: lockable(), drops: drops}, policy); c.Status != CheckFail || !errors.Is(c.Err, ErrIntegrity) {
+			t.Errorf("%s: %+v", drops, c)
+		}
+	}
+	for _, class := range []string{"STANDARD", "STANDARD_IA", "DEEP_ARCHIVE"} {
+		policy.StorageClass = class
+		if c := readBack(lockable(), policy); c.Status != CheckOK || strings.Contains(c.Detail, "a range can be read") == (class == "DEEP_ARCHIVE") {
+			t.Errorf("%s is kept: %+v", class, c)
+		}
+	}
+	// versitygw knows no classes, and says so to nobody.
+	gw := openS3(t, testenv.VersityGW(t), testenv.BucketOptions{})
+	t.Cleanup(func() { gw.Close() })
+	if c := readBack(gw, Policy{Name: "cold", StorageClass: "STANDARD_IA"}); c.Status != CheckFail || !strings.Contains(c.Detail, "the storage class") {
+		t.Errorf("versitygw: %+v", c)
 	}
 }
 

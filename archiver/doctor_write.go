@@ -222,11 +222,15 @@ func (d *bucketDoctor) scratchRetention() storage.Retention {
 const scratchText = "written by `pgstow doctor`, may be deleted\n"
 
 // announce says what is about to be written, and for how long.
-func (d *bucketDoctor) announce(key string, r storage.Retention) {
+func (d *bucketDoctor) announce(key string, opts storage.PutOptions) {
 	if d.opts.Announce == nil {
 		return
 	}
+	r := opts.Retention
 	text := fmt.Sprintf("writing %s (%d bytes)", key, len(scratchText))
+	if opts.StorageClass != "" {
+		text += " in " + opts.StorageClass
+	}
 	switch own := d.caps.DefaultRetention; {
 	case own.Period > 0:
 		text += fmt.Sprintf(", which the bucket keeps for %s", own.Period)
@@ -253,9 +257,12 @@ func (d *bucketDoctor) object(ctx context.Context) {
 		return
 	}
 	opts.Retention = d.scratchRetention()
+	if d.caps.StorageClass { // as the dump, or it would show only when that is stored
+		opts.StorageClass = d.opts.Policy.StorageClass
+	}
 	// How long is not the policy's: what is compared is what was asked for.
 	o.keeper.policy.Keep = Period{}
-	d.announce(o.key, opts.Retention)
+	d.announce(o.key, opts)
 	written, err := storage.PutBytes(ctx, d.b, o.key, []byte(scratchText), opts)
 	if errors.Is(err, storage.ErrPermission) && !opts.Retention.IsZero() {
 		d.add(Check{Name: "write", Status: CheckDenied, Right: d.opts.Place.rightFor(opLock),
@@ -266,7 +273,7 @@ func (d *bucketDoctor) object(ctx context.Context) {
 	if !d.outcome("write", opCreate, err, true, "an object was created%s", staysText(opts.Retention)) {
 		return
 	}
-	o.version, o.retention = written.Version, opts.Retention
+	o.version, o.retention, o.class = written.Version, opts.Retention, opts.StorageClass
 	o.keeper.note(o.key, "doctor", o.version, opts)
 	// It goes even when the user has lost patience.
 	removal, cancel := context.WithTimeout(context.WithoutCancel(ctx), settleTime)
