@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/pgstow/pgstow/storage"
 )
@@ -70,12 +71,17 @@ func (x *expiring) ended(ctx context.Context, a *ExpiredArchive, err error) erro
 
 // journal records what is about to be deleted, so that another run can prove
 // what is left of it to be a remnant. It is deleted with the last of the archive:
-// where the bucket by itself would lock it, or these credentials may not write,
-// there is none, and what an interruption leaves has to be removed by hand.
+// where the bucket by itself would lock it, or might, as that cannot be seen, or
+// these credentials may not write, there is none, and what an interruption leaves has to be removed by hand.
 func (x *expiring) journal(ctx context.Context, f *found) (*EntryObject, error) {
 	b := x.opts.Bucket
-	d := b.Capabilities().DefaultRetention
-	if d.Days > 0 || d.Years > 0 || d.Period > 0 {
+	caps := b.Capabilities()
+	switch d := caps.DefaultRetention; {
+	case d.Days > 0 || d.Years > 0 || d.Period > 0:
+		return nil, nil
+	case len(caps.Unprobed) > 0:
+		x.log.Warn("no record of the deletion is written, as these credentials may not see whether the bucket would lock it: if it is interrupted, the next run cannot finish it",
+			"key", f.Key, "rights", strings.Join(caps.Unprobed, ", "))
 		return nil, nil
 	}
 	if o, err := x.earlierJournal(ctx, f); o != nil || err != nil {

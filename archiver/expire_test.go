@@ -698,14 +698,37 @@ func TestExpireTwice(t *testing.T) {
 	}
 }
 
-// A journal that the bucket itself would lock is not written, nor one that may
-// not be.
+// defaulting is a bucket that locks by itself what is put, and shows that to
+// nobody.
+type defaulting struct {
+	*storagetest.Memory
+	own storage.Retention
+}
+
+func (b defaulting) Capabilities() storage.Capabilities {
+	c := b.Memory.Capabilities()
+	c.ObjectLock, c.LegalHold, c.Unprobed = false, false, []string{"s3:GetBucketObjectLockConfiguration"}
+	return c
+}
+
+func (b defaulting) Put(ctx context.Context, key string, r io.Reader, opts storage.PutOptions) (storage.Object, error) {
+	if opts.Retention.IsZero() {
+		opts.Retention = b.own
+	}
+	return b.Memory.Put(ctx, key, r, opts)
+}
+
+// A journal that the bucket itself would lock is not written, nor one that it
+// might, nor one that may not be.
 func TestExpireWithoutAJournal(t *testing.T) {
 	for name, wrap := range map[string]func(*storagetest.Memory) storage.Bucket{
 		"default retention": func(m *storagetest.Memory) storage.Bucket {
 			return capable{m, func(c *storage.Capabilities) {
 				c.DefaultRetention = storage.DefaultRetention{Mode: storage.Governance, Days: 1}
 			}}
+		},
+		"default retention, not to be seen": func(m *storagetest.Memory) storage.Bucket {
+			return defaulting{m, storage.Retention{Mode: storage.Compliance, Until: time.Now().AddDate(7, 0, 0)}}
 		},
 		"may not write": func(m *storagetest.Memory) storage.Bucket {
 			return hooked{m, func(op, key string) error {
