@@ -786,8 +786,11 @@ func TestAuditLifecycleRules(t *testing.T) {
 		rule storage.LifecycleRule
 		want []string
 	}{
-		"a stranger's, sooner":    {storage.LifecycleRule{ID: "theirs", Actions: expire(18)}, []string{"violation lifecycle"}},
-		"a stranger's, later":     {storage.LifecycleRule{ID: "theirs", Actions: expire(19)}, nil},
+		"a stranger's, sooner": {storage.LifecycleRule{ID: "theirs", Actions: expire(18)}, []string{"violation lifecycle"}},
+		"a stranger's, later":  {storage.LifecycleRule{ID: "theirs", Actions: expire(19)}, nil},
+		"a stranger's, made before": {storage.LifecycleRule{ID: "theirs", Actions: []storage.LifecycleAction{{
+			Kind: storage.LifecycleExpire, Before: time.Now().Add(-time.Minute), Clock: storage.LifecycleSinceCreation,
+		}}}, []string{"violation lifecycle"}},
 		"a stranger's, elsewhere": {storage.LifecycleRule{ID: "theirs", Filter: storage.LifecycleFilter{Prefixes: []string{"logs/"}}, Actions: expire(1)}, nil},
 		"ours, of a shorter keep": {storage.LifecycleRule{ID: LifecycleID("pg/", "sox", kindExpire), Filter: storage.LifecycleFilter{Prefixes: []string{"pg/sox/"}}, Actions: expire(9)}, []string{"violation lifecycle"}},
 	} {
