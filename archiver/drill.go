@@ -69,6 +69,7 @@ type DrillResult struct {
 	RecordedDrill
 	// Differences are what was restored otherwise than it was archived.
 	Differences []DrillDifference `json:"differences,omitempty"`
+	Scratch     string            `json:"scratch_database"` // its name
 	// Database is the scratch database that was left, by KeepDatabase or because it could not
 	// be dropped.
 	Database string   `json:"database,omitempty"`
@@ -313,7 +314,7 @@ func (d *drill) create(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	d.log.Info("created a scratch database", "database", name, "server", d.server.String())
+	d.log.Debug("created a scratch database", "database", name, "server", d.server.String())
 	if !d.scratch.OwnsTemplate {
 		d.plan.leaveTemplate(d.scratch.ServerMajor)
 	}
@@ -380,7 +381,7 @@ func (d *drill) result(c *comparison) *DrillResult {
 
 func (d *drill) newResult() *DrillResult {
 	m := d.restore.res.Manifest
-	res := &DrillResult{ID: m.ID, Label: m.Label, Key: d.restore.entry.Key, Result: ResultPassed}
+	res := &DrillResult{ID: m.ID, Label: m.Label, Key: d.restore.entry.Key, Result: ResultPassed, Scratch: d.scratch.Name}
 	res.Warnings = d.restore.res.Warnings
 	res.Started = d.started.UTC().Truncate(time.Second)
 	res.ServerVersion, res.PgRestore, res.Jobs = d.scratch.ServerVersion, d.restore.res.PgTool, d.restore.res.Jobs

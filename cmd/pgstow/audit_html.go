@@ -43,10 +43,7 @@ var (
 // depends on the report alone.
 func printAuditHTML(w io.Writer, r *auditReport) error {
 	b := bufio.NewWriterSize(w, 64<<10)
-	if err := errors.Join(auditTemplate.Execute(b, newPage(r)), b.Flush()); err != nil {
-		return fmt.Errorf("write the page: %w", err)
-	}
-	return nil
+	return errors.Join(auditTemplate.Execute(b, newPage(r)), b.Flush())
 }
 
 // page is what the template shows.

@@ -233,8 +233,10 @@ func (d *drill) print(rt *runtime, r *archiver.DrillResult) error {
 	}
 	if r.Database != "" {
 		t.row("left", "database "+r.Database)
+	} else {
+		t.row("dropped", "database "+r.Scratch)
 	}
-	t.row("record", r.Record)
+	optional(t, "record", r.Record)
 	return t.flush()
 }
 

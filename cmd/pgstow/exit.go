@@ -134,6 +134,8 @@ var hints = []struct {
 	err  error
 	hint string
 }{
+	{syscall.ENOSPC, "free some space there, then run it again"},
+	{syscall.EDQUOT, "free some space there, then run it again"},
 	{storage.ErrCredentials, "sign in with the store's own means: AWS_PROFILE or a role for s3://, `gcloud auth application-default login` for gs://"},
 	{storage.ErrPermission, "`pgstow doctor --to BUCKET` shows what these credentials may do"},
 	{storage.ErrBucketNotExist, "pgstow creates no buckets: check name, region and endpoint"},

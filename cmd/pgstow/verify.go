@@ -171,7 +171,9 @@ func (p *verifyPrinter) verified(v *archiver.VerifiedArchive) {
 		p.err = printVerified(p.rt, v)
 		return
 	}
-	p.err = p.line(v)
+	if err := p.line(v); err != nil {
+		p.err = fmt.Errorf("write output: %w", err)
+	}
 }
 
 // line is one of many archives, what is wrong with it below. It is printed at once: all
@@ -208,7 +210,7 @@ func (p *verifyPrinter) end(result *archiver.VerifyResult, failure error) error 
 	case p.json:
 		return printJSON(p.rt.out, result)
 	case p.err != nil:
-		return fmt.Errorf("write output: %w", p.err)
+		return p.err
 	}
 	for _, f := range result.Vanished {
 		for _, line := range lines("vanished: "+printable(f.String()), helpWidth) {
@@ -243,8 +245,11 @@ func printVerified(rt *runtime, v *archiver.VerifiedArchive) error {
 		t.row("hold now", holdNow(s))
 	}
 	what := "wrong"
-	if v.Result == archiver.ResultUndecided {
+	switch v.Result {
+	case archiver.ResultUndecided:
 		what = "why"
+	case archiver.ResultPassed: // all that can be told is why the record is not there
+		what = "record"
 	}
 	for _, text := range verifyNotes(v) {
 		wrapped(t, what, text)
@@ -258,17 +263,21 @@ func printVerified(rt *runtime, v *archiver.VerifiedArchive) error {
 
 // modeText says what the mode means for this archive.
 func modeText(v *archiver.VerifiedArchive) string {
+	read := "every byte was read"
+	if v.Result == archiver.ResultFailed { // some of it may be missing, or not be what it says
+		read = "all that could be was read"
+	}
 	switch {
 	case v.Result == archiver.ResultUndecided:
 		return v.Mode + ", and not all of it could be looked at"
 	case v.Mode == archiver.ModeQuick:
 		return "quick: the store was asked, no content was read"
 	case v.Mode == archiver.ModeSealed:
-		return "sealed: every byte was read; the content is encrypted and was not looked at"
+		return "sealed: " + read + "; the content is encrypted and was not looked at"
 	case v.Structure == archiver.StructureUnchecked:
-		return "full: every byte was read, of an archive version that could not be looked into"
+		return "full: " + read + ", of an archive version that could not be looked into"
 	case v.Evidence == archiver.EvidenceNone:
-		return "full: every byte was read and decoded; of some content there is no evidence to compare with"
+		return "full: " + read + " and decoded; of some content there is no evidence to compare with"
 	}
-	return "full: every byte was read, decoded and compared"
+	return "full: " + read + ", decoded and compared"
 }
