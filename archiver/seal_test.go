@@ -568,47 +568,29 @@ func TestSealedStores(t *testing.T) {
 	pg := testenv.Postgres(t)
 	source := longSource(t, pg)
 	k := newKeys(t, "age")
-	for name, open := range map[string]func(t *testing.T) storage.Bucket{
-		"file": openFile,
-		"versitygw": func(t *testing.T) storage.Bucket {
-			return openS3(t, testenv.VersityGW(t), testenv.BucketOptions{ObjectLock: true})
-		},
-		"minio": func(t *testing.T) storage.Bucket {
-			return openS3(t, testenv.MinIO(t), testenv.BucketOptions{Versioning: true})
-		},
-		"gcs": openGCS,
-	} {
-		t.Run(name, func(t *testing.T) {
-			b := open(t)
-			t.Cleanup(func() {
-				if err := b.Close(); err != nil {
-					t.Error(err)
-				}
-			})
-			b = storage.Prefixed(b, "some/prefix/")
-			m := sealed(t, pg, source, b, k.recipient).Manifest
-			all := content(t, b)
-			validate(t, all[m.Key])
-			for _, o := range allObjects(m) {
-				mustDecrypt(t, "age", k.identity, o, all)
-			}
-			target := pg.CreateDatabase(t)
-			if _, err := Restore(t.Context(), RestoreOptions{Bucket: b, Ref: Latest, Conn: connTo(t, pg, target), Identities: identities(t, k.identity)}); err != nil {
-				t.Fatal(err)
-			}
-			if got := count(t, pg, target, "long"); got != 100000 {
-				t.Errorf("table long has %d rows", got)
-			}
-			other := newKeys(t, "ssh")
-			if _, err := Rekey(t.Context(), RekeyOptions{Bucket: b, Ref: m.ID, Recipients: recipients(t, other.recipient), Identities: identities(t, k.identity), By: "test", Pgstow: "test"}); err != nil {
-				t.Fatal(err)
-			}
-			shown, err := Show(t.Context(), ShowOptions{Bucket: b, Ref: m.ID, Identities: identities(t, other.identity)})
-			if err != nil || shown.Index == nil {
-				t.Errorf("the one who was added: %v", err)
-			}
-		})
-	}
+	onEveryStore(t, func(t *testing.T, b storage.Bucket) {
+		m := sealed(t, pg, source, b, k.recipient).Manifest
+		all := content(t, b)
+		validate(t, all[m.Key])
+		for _, o := range allObjects(m) {
+			mustDecrypt(t, "age", k.identity, o, all)
+		}
+		target := pg.CreateDatabase(t)
+		if _, err := Restore(t.Context(), RestoreOptions{Bucket: b, Ref: Latest, Conn: connTo(t, pg, target), Identities: identities(t, k.identity)}); err != nil {
+			t.Fatal(err)
+		}
+		if got := count(t, pg, target, "long"); got != 100000 {
+			t.Errorf("table long has %d rows", got)
+		}
+		other := newKeys(t, "ssh")
+		if _, err := Rekey(t.Context(), RekeyOptions{Bucket: b, Ref: m.ID, Recipients: recipients(t, other.recipient), Identities: identities(t, k.identity), By: "test", Pgstow: "test"}); err != nil {
+			t.Fatal(err)
+		}
+		shown, err := Show(t.Context(), ShowOptions{Bucket: b, Ref: m.ID, Identities: identities(t, other.identity)})
+		if err != nil || shown.Index == nil {
+			t.Errorf("the one who was added: %v", err)
+		}
+	})
 }
 
 // A drill opens what it is given the key of; without one it says nothing of the

@@ -16,20 +16,22 @@ import (
 	"github.com/pgstow/pgstow/storage/s3"
 )
 
-// Archive, listing and restore through every driver, to real servers where
-// there are any. The dump has several parts where a store takes parts.
-func TestStores(t *testing.T) {
-	pg := testenv.Postgres(t)
-	source := longSource(t, pg)
+// onEveryStore runs a test on a bucket of each kind of store, with versions and
+// without, below a prefix.
+func onEveryStore(t *testing.T, test func(t *testing.T, b storage.Bucket)) {
+	t.Helper()
 	for name, open := range map[string]func(t *testing.T) storage.Bucket{
 		"file":      openFile,
 		"versitygw": func(t *testing.T) storage.Bucket { return openS3(t, testenv.VersityGW(t), testenv.BucketOptions{}) },
-		"versitygw versions": func(t *testing.T) storage.Bucket {
+		"versitygw lock": func(t *testing.T) storage.Bucket {
 			return openS3(t, testenv.VersityGW(t), testenv.BucketOptions{ObjectLock: true})
 		},
 		"minio": func(t *testing.T) storage.Bucket { return openS3(t, testenv.MinIO(t), testenv.BucketOptions{}) },
 		"minio versions": func(t *testing.T) storage.Bucket {
 			return openS3(t, testenv.MinIO(t), testenv.BucketOptions{Versioning: true})
+		},
+		"minio lock": func(t *testing.T) storage.Bucket {
+			return openS3(t, testenv.MinIO(t), testenv.BucketOptions{ObjectLock: true})
 		},
 		"gcs": openGCS,
 	} {
@@ -40,48 +42,57 @@ func TestStores(t *testing.T) {
 					t.Error(err)
 				}
 			})
-			b = storage.Prefixed(b, "some/prefix/")
-			res := archived(t, pg, source, b)
-			m := res.Manifest
-			if caps := b.Capabilities(); caps.Versions && m.Objects.Dump.Version == "" ||
-				caps.DeferredHead != (m.Objects.Dump.Body != nil) ||
-				m.ReadBack != ReadBackDone || res.ReadBack != ReadBackDone {
-				t.Errorf("%+v on a store with %+v", m, caps)
-			}
-			all := content(t, b)
-			validate(t, all[m.Key])
-			checkByHand(t, m, all)
-			if b.Capabilities().Versions { // what hides the archive from others hides nothing from us
-				for _, o := range []StoredObject{m.Objects.Dump, *m.Objects.Index, {Key: m.Key}} {
-					if err := b.Delete(t.Context(), o.Key, ""); err != nil {
-						t.Fatal(err)
-					}
-				}
-			}
-			if list := listed(t, b); !slices.Equal(ids(list), []string{m.ID}) || list[0].DumpSize != m.Objects.Dump.Size {
-				t.Fatalf("listed are %+v", list)
-			}
-			target := pg.CreateDatabase(t)
-			if _, err := Restore(t.Context(), RestoreOptions{Bucket: b, Ref: Latest, Conn: connTo(t, pg, target)}); err != nil {
-				t.Fatal(err)
-			}
-			if got := count(t, pg, target, "long"); got != 100000 {
-				t.Errorf("table long has %d rows", got)
-			}
-			if res, err := Cleanup(t.Context(), CleanupOptions{Bucket: b}); err != nil || len(res.Uploads) > 0 {
-				t.Errorf("cleanup: %+v, %v", res, err)
-			}
-			before := objects(t, b)
-			for _, c := range Doctor(t.Context(), DoctorOptions{OpenBucket: opening(closeless{b}, nil), Place: Place{Scheme: "s3"}}) {
-				if c.Status != CheckOK && c.Name != "abandoned uploads" || c.Profile != "" && c.Profile != ProfileFull {
-					t.Errorf("doctor: %+v", c)
-				}
-			}
-			if left := objects(t, b); !slices.Equal(left, before) {
-				t.Errorf("doctor left %q of %q", left, before)
-			}
+			test(t, storage.Prefixed(b, "some/prefix/"))
 		})
 	}
+}
+
+// Archive, listing and restore through every driver, to real servers where
+// there are any. The dump has several parts where a store takes parts.
+func TestStores(t *testing.T) {
+	pg := testenv.Postgres(t)
+	source := longSource(t, pg)
+	onEveryStore(t, func(t *testing.T, b storage.Bucket) {
+		res := archived(t, pg, source, b)
+		m := res.Manifest
+		if caps := b.Capabilities(); caps.Versions && m.Objects.Dump.Version == "" ||
+			caps.DeferredHead != (m.Objects.Dump.Body != nil) ||
+			m.ReadBack != ReadBackDone || res.ReadBack != ReadBackDone {
+			t.Errorf("%+v on a store with %+v", m, caps)
+		}
+		all := content(t, b)
+		validate(t, all[m.Key])
+		checkByHand(t, m, all)
+		if b.Capabilities().Versions { // what hides the archive from others hides nothing from us
+			for _, o := range []StoredObject{m.Objects.Dump, *m.Objects.Index, {Key: m.Key}} {
+				if err := b.Delete(t.Context(), o.Key, ""); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		if list := listed(t, b); !slices.Equal(ids(list), []string{m.ID}) || list[0].DumpSize != m.Objects.Dump.Size {
+			t.Fatalf("listed are %+v", list)
+		}
+		target := pg.CreateDatabase(t)
+		if _, err := Restore(t.Context(), RestoreOptions{Bucket: b, Ref: Latest, Conn: connTo(t, pg, target)}); err != nil {
+			t.Fatal(err)
+		}
+		if got := count(t, pg, target, "long"); got != 100000 {
+			t.Errorf("table long has %d rows", got)
+		}
+		if res, err := Cleanup(t.Context(), CleanupOptions{Bucket: b}); err != nil || len(res.Uploads) > 0 {
+			t.Errorf("cleanup: %+v, %v", res, err)
+		}
+		before := objects(t, b)
+		for _, c := range Doctor(t.Context(), DoctorOptions{OpenBucket: opening(closeless{b}, nil), Place: Place{Scheme: "s3"}}) {
+			if c.Status != CheckOK && c.Name != "abandoned uploads" || c.Profile != "" && c.Profile != ProfileFull {
+				t.Errorf("doctor: %+v", c)
+			}
+		}
+		if left := objects(t, b); !slices.Equal(left, before) {
+			t.Errorf("doctor left %q of %q", left, before)
+		}
+	})
 }
 
 // closeless is a bucket that somebody else closes.

@@ -63,60 +63,44 @@ func wantWhole(t testing.TB, v *VerifiedArchive, err error) {
 func TestVerifyStores(t *testing.T) {
 	pg := testenv.Postgres(t)
 	source := longSource(t, pg)
-	for name, open := range map[string]func(t *testing.T) storage.Bucket{
-		"file":      openFile,
-		"versitygw": func(t *testing.T) storage.Bucket { return openS3(t, testenv.VersityGW(t), testenv.BucketOptions{}) },
-		"minio lock": func(t *testing.T) storage.Bucket {
-			return openS3(t, testenv.MinIO(t), testenv.BucketOptions{ObjectLock: true})
-		},
-		"gcs": openGCS,
-	} {
-		t.Run(name, func(t *testing.T) {
-			b := open(t)
-			t.Cleanup(func() {
-				if err := b.Close(); err != nil {
-					t.Error(err)
-				}
-			})
-			b = storage.Prefixed(b, "some/prefix/")
-			opts := ArchiveOptions{Bucket: b, Conn: connTo(t, pg, source), Pgstow: "test"}
-			if b.Capabilities().ObjectLock {
-				opts.Policy = Policy{Name: "held", Keep: Period{Days: 1}, Lock: storage.Governance, Tags: map[string]string{"owner": "finance"}}
-			}
-			res, err := Archive(t.Context(), opts)
-			if err != nil {
-				t.Fatal(err)
-			}
-			m := res.Manifest
-			v, err := verifiedOne(t, verifyOptions(b))
-			wantWhole(t, v, err)
-			read := m.Objects.Dump.Size + m.Objects.Index.Size + m.Objects.Globals.Size + int64(len(content(t, b)[m.Key]))
-			if v.Mode != ModeFull || v.Bytes != read || v.Tables != m.Totals.Tables || *v.Rows != *m.Totals.Rows || v.Structure != StructureComplete || v.Objects != 4 {
-				t.Errorf("%+v, want %d bytes of %+v", v, read, m.Totals)
-			}
-			e := listed(t, b)[0]
-			records, err := readRecords(t.Context(), b, e, RecordVerify, Trust{})
-			if err != nil || len(records) != 1 || records[0].Name != v.Record || records[0].Record.Verify.Mode != ModeFull ||
-				records[0].Record.Result != ResultPassed || records[0].Record.By != "tester@host" {
-				t.Fatalf("records %+v, %v", records, err)
-			}
-			validateRecord(t, content(t, b)[e.Key+v.Record])
-			o, err := b.Stat(t.Context(), e.Key+v.Record, "")
-			if err != nil || m.Kept != nil && o.Retention.Mode != m.Kept.Lock {
-				t.Errorf("the record is kept by %+v, %v", o.Retention, err)
-			}
-			if ok, err := verified(t.Context(), b, e, hexSum(content(t, b)[m.Key]), Trust{}); !ok || err != nil {
-				t.Errorf("it counts as verified: %v, %v", ok, err)
-			}
-			quick := verifyOptions(b, m.ID)
-			quick.Quick = true
-			v, err = verifiedOne(t, quick)
-			wantWhole(t, v, err)
-			if v.Mode != ModeQuick || v.Record != "" || v.Bytes != int64(len(content(t, b)[m.Key])) {
-				t.Errorf("%+v", v)
-			}
-		})
-	}
+	onEveryStore(t, func(t *testing.T, b storage.Bucket) {
+		opts := ArchiveOptions{Bucket: b, Conn: connTo(t, pg, source), Pgstow: "test"}
+		if b.Capabilities().ObjectLock {
+			opts.Policy = Policy{Name: "held", Keep: Period{Days: 1}, Lock: storage.Governance, Tags: map[string]string{"owner": "finance"}}
+		}
+		res, err := Archive(t.Context(), opts)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := res.Manifest
+		v, err := verifiedOne(t, verifyOptions(b))
+		wantWhole(t, v, err)
+		read := m.Objects.Dump.Size + m.Objects.Index.Size + m.Objects.Globals.Size + int64(len(content(t, b)[m.Key]))
+		if v.Mode != ModeFull || v.Bytes != read || v.Tables != m.Totals.Tables || *v.Rows != *m.Totals.Rows || v.Structure != StructureComplete || v.Objects != 4 {
+			t.Errorf("%+v, want %d bytes of %+v", v, read, m.Totals)
+		}
+		e := listed(t, b)[0]
+		records, err := readRecords(t.Context(), b, e, RecordVerify, Trust{})
+		if err != nil || len(records) != 1 || records[0].Name != v.Record || records[0].Record.Verify.Mode != ModeFull ||
+			records[0].Record.Result != ResultPassed || records[0].Record.By != "tester@host" {
+			t.Fatalf("records %+v, %v", records, err)
+		}
+		validateRecord(t, content(t, b)[e.Key+v.Record])
+		o, err := b.Stat(t.Context(), e.Key+v.Record, "")
+		if err != nil || m.Kept != nil && o.Retention.Mode != m.Kept.Lock {
+			t.Errorf("the record is kept by %+v, %v", o.Retention, err)
+		}
+		if ok, err := verified(t.Context(), b, e, hexSum(content(t, b)[m.Key]), Trust{}); !ok || err != nil {
+			t.Errorf("it counts as verified: %v, %v", ok, err)
+		}
+		quick := verifyOptions(b, m.ID)
+		quick.Quick = true
+		v, err = verifiedOne(t, quick)
+		wantWhole(t, v, err)
+		if v.Mode != ModeQuick || v.Record != "" || v.Bytes != int64(len(content(t, b)[m.Key])) {
+			t.Errorf("%+v", v)
+		}
+	})
 }
 
 // overwrite puts other bytes where an object is, as somebody with every right could, and gives
