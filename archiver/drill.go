@@ -1,6 +1,7 @@
 package archiver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -268,7 +269,7 @@ func (d *drill) inspect(ctx context.Context) error {
 		return err
 	}
 	source := d.restore.res.Manifest.Source
-	if major := majorOf(source.ServerVersion); major > t.ServerMajor {
+	if major := dumper.MajorOf(source.ServerVersion); major > t.ServerMajor {
 		return fmt.Errorf("%w: the scratch server is PostgreSQL %d, the archive is of a server of version %d, which an older one cannot take; drill on a server of version %d or newer",
 			dumper.ErrPreflight, t.ServerMajor, major, major)
 	}
@@ -282,7 +283,7 @@ func (d *drill) inspect(ctx context.Context) error {
 			d.plan.noTablespaces = true
 		case "owner", "grantee":
 			if strings.HasPrefix(l.Cure, "a policy or user mapping ") { // no option of pg_restore leaves it away
-				lacks = append(lacks, dumper.Lack{Kind: "role", Name: l.Name, Cure: "a policy or user mapping names it, and cannot be made without: CREATE ROLE " + quoted(l.Name) + " NOLOGIN on the scratch server"})
+				lacks = append(lacks, dumper.Lack{Kind: "role", Name: l.Name, Cure: "a policy or user mapping names it, and cannot be made without: CREATE ROLE " + dumper.QuoteName(l.Name) + " NOLOGIN on the scratch server"})
 				continue
 			}
 			missing = append(missing, l.Name)
@@ -303,10 +304,7 @@ func (d *drill) inspect(ctx context.Context) error {
 
 func (d *drill) create(ctx context.Context) (err error) {
 	m := d.restore.res.Manifest
-	name := d.opts.database
-	if name == "" {
-		name = "pgstow_drill_" + m.ID + "_" + newID()
-	}
+	name := cmp.Or(d.opts.database, d.scratchName())
 	d.scratch, err = dumper.OpenScratch(ctx, d.server, dumper.ScratchOptions{
 		Name: name, Head: d.head, Log: d.log,
 		Purpose: fmt.Sprintf("drill of archive %s (%s), %s, to be dropped", m.ID, m.Label, d.started.UTC().Format(time.RFC3339)),
@@ -443,10 +441,7 @@ func (d *drill) dumpArgs() []string {
 	return d.restore.res.Manifest.Tools.PgDumpArgs
 }
 
-// majorOf is the major version that a server's version begins with, 0 for none.
-func majorOf(version string) (major int) {
-	_, _ = fmt.Sscanf(version, "%d", &major)
-	return major
+// scratchName is one that nobody has: the archive's id tells whose it is.
+func (d *drill) scratchName() string {
+	return "pgstow_drill_" + d.restore.res.Manifest.ID + "_" + newID()
 }
-
-func quoted(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }

@@ -58,7 +58,7 @@ func (c *comparison) compareSchema(ctx context.Context) error {
 
 // schemaTools finds the archive's own major version of pg_dump.
 func (c *comparison) schemaTools(ctx context.Context) (tools dumper.Tools, why string, err error) {
-	major := majorOf(c.head.DumpVersion)
+	major := dumper.MajorOf(c.head.DumpVersion)
 	if major < c.scratch.ServerMajor {
 		return tools, fmt.Sprintf("pg_dump %d, which made the archive, cannot dump the scratch server, PostgreSQL %d", major, c.scratch.ServerMajor), nil
 	}
@@ -203,7 +203,7 @@ func (want definitions) compare(found definitions) []DrillDifference {
 // differences stand that are none there.
 func (c *comparison) secondOpinion(ctx context.Context, tools dumper.Tools, found definitions, differences []DrillDifference) (_ []DrillDifference, err error) {
 	s, err := dumper.OpenScratch(ctx, c.server, dumper.ScratchOptions{
-		Name: "pgstow_drill_" + c.restore.res.Manifest.ID + "_" + newID(), Head: c.head, Log: c.log,
+		Name: c.scratchName(), Head: c.head, Log: c.log,
 		Purpose: "definitions of archive " + c.restore.res.Manifest.ID + ", to be dropped",
 	})
 	if err != nil {

@@ -113,7 +113,7 @@ func (s *CopySession) Query(ctx context.Context, sql string, args ...string) ([]
 // without an end mark. Columns that are generated or dropped are not among them.
 func (s *CopySession) Copy(ctx context.Context, w io.Writer, t CopyTarget) error {
 	if s.paths {
-		if err := s.Exec(ctx, "SET search_path = "+quoteName(t.Schema)+", pg_catalog"); err != nil {
+		if err := s.Exec(ctx, "SET search_path = "+QuoteName(t.Schema)+", pg_catalog"); err != nil {
 			return err
 		}
 	}
@@ -227,7 +227,7 @@ func cutNames(s, separator string) (names []string, rest string) {
 	for {
 		name, n := "", 0
 		if strings.HasPrefix(s, `"`) {
-			if name, n = unquote(s); quoteName(name) != s[:n] || name == "" {
+			if name, n = unquote(s); QuoteName(name) != s[:n] || name == "" {
 				return nil, s
 			}
 		} else {
@@ -268,8 +268,6 @@ func (t CopyTarget) toStdout() string {
 func (t CopyTarget) columns() string {
 	return strings.TrimSuffix(strings.TrimPrefix(t.list, "("), ")")
 }
-
-func quoteName(s string) string { return `"` + strings.ReplaceAll(s, `"`, `""`) + `"` }
 
 // WithoutColumns reads rows alone, to be counted.
 func (t CopyTarget) WithoutColumns() CopyTarget {

@@ -116,3 +116,6 @@ func rolesIn(stmt string) []string {
 	}
 	return roles
 }
+
+// QuoteName quotes an identifier for SQL, whatever is in it.
+func QuoteName(name string) string { return `"` + strings.ReplaceAll(name, `"`, `""`) + `"` }

@@ -154,10 +154,13 @@ func quietTransaction(ctx context.Context, tx pgx.Tx, major int) error {
 	return nil
 }
 
-func serverMajor(conn *pgx.Conn) int {
-	var n int
-	_, _ = fmt.Sscanf(conn.PgConn().ParameterStatus("server_version"), "%d", &n)
-	return n
+func serverMajor(conn *pgx.Conn) int { return MajorOf(conn.PgConn().ParameterStatus("server_version")) }
+
+// MajorOf is the major version that the text of a version begins with, as servers
+// and archives have it ("15.18 (Debian …)"); 0 where there is none.
+func MajorOf(version string) (major int) {
+	_, _ = fmt.Sscanf(version, "%d", &major)
+	return major
 }
 
 // readOnly runs steps in one read-only transaction, as the role the dump will take.

@@ -98,7 +98,7 @@ func (s *CopySession) Sequences(ctx context.Context, names []SequenceName) ([]Se
 	}
 	selects := make([]string, len(names))
 	for i, n := range names {
-		selects[i] = fmt.Sprintf("(SELECT %d, last_value::text, is_called::text FROM %s.%s)", i, quoteName(n.Schema), quoteName(n.Name))
+		selects[i] = fmt.Sprintf("(SELECT %d, last_value::text, is_called::text FROM %s.%s)", i, QuoteName(n.Schema), QuoteName(n.Name))
 	}
 	rows, err := s.Query(ctx, strings.Join(selects, " UNION ALL ")+" ORDER BY 1")
 	if err != nil {

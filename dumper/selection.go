@@ -199,7 +199,7 @@ func (t tableName) String() string {
 
 func quotePart(s string) string {
 	if strings.ContainsAny(s, `."`) {
-		return `"` + strings.ReplaceAll(s, `"`, `""`) + `"`
+		return QuoteName(s)
 	}
 	return s
 }
