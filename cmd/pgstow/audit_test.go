@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/pgstow/pgstow/archiver"
@@ -71,6 +72,21 @@ func TestAuditCSV(t *testing.T) {
 	want := map[string]int{"archive ok": r.Archives - 4, "archive violation": 3, "archive notice": 1, "finding violation": 2}
 	if !reflect.DeepEqual(count, want) || !slices.Equal(rows[0], auditColumns) {
 		t.Errorf("%v, want %v", count, want)
+	}
+}
+
+// Only what looked at all of an archive, and found it good, dates its proof.
+func TestLastPassed(t *testing.T) {
+	day := func(n int) time.Time { return time.Date(2026, 11, n, 0, 0, 0, 0, time.UTC) }
+	facts := []archiver.AuditedFact{
+		{Time: day(1), Passed: true}, {Time: day(3), Passed: true}, {Time: day(2), Passed: true},
+		{Time: day(4), Passed: true, Part: true}, {Time: day(5)},
+	}
+	if at := lastPassed(facts); !at.Equal(day(3)) {
+		t.Errorf("passed last at %s", at)
+	}
+	if at := lastPassed(facts[3:]); !at.IsZero() {
+		t.Errorf("a part and a failure passed at %s", at)
 	}
 }
 
